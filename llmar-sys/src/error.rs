@@ -1,0 +1,118 @@
+//! The one error type of the runtime. Every variant carries what was expected and what came.
+
+use std::path::PathBuf;
+
+/// Result of every fallible call of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What went wrong. The C boundary maps each variant to one status code (see `ffi::status`).
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file could not be opened, read, written, synced or renamed.
+    #[error("{path}: {source}", path = path.display())]
+    Io {
+        /// The file in question.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// An argument of a call is outside its documented range.
+    #[error("{what}: expected {expected}, got {got}")]
+    InvalidArgument {
+        /// The argument's name.
+        what: &'static str,
+        /// The range or form it must have.
+        expected: String,
+        /// What came.
+        got: String,
+    },
+    /// A buffer or tensor has another shape than the one it is used with.
+    #[error("{what}: expected shape {expected:?}, got {got:?}")]
+    Shape {
+        /// The tensor's name.
+        what: String,
+        /// Shape that fits.
+        expected: Vec<usize>,
+        /// Shape that came.
+        got: Vec<usize>,
+    },
+    /// A checkpoint, clip or model file is damaged or not of its kind.
+    #[error("{what}: {detail}")]
+    Format {
+        /// File, tensor or field.
+        what: String,
+        /// What was expected there and what stands there.
+        detail: String,
+    },
+    /// A checkpoint of a format version that this library does not read.
+    #[error("checkpoint format version {got} cannot be read: this library reads version {expected}")]
+    Version {
+        /// The version that this library reads.
+        expected: u32,
+        /// The version in the file.
+        got: u32,
+    },
+    /// The SHA-256 over the tensors differs from the one in the metadata.
+    #[error("checksum mismatch: the metadata says {expected}, the tensors give {got}")]
+    Checksum {
+        /// Hex digest in the metadata.
+        expected: String,
+        /// Hex digest of what is there.
+        got: String,
+    },
+    /// A count or size beyond what this library accepts.
+    #[error("{what} is {got}, the limit is {limit}")]
+    Limit {
+        /// The count's name.
+        what: &'static str,
+        /// Largest accepted value.
+        limit: u64,
+        /// What came.
+        got: u64,
+    },
+    /// A skeleton layout that is neither built in nor registered.
+    #[error("unknown skeleton layout `{name}`")]
+    UnknownLayout {
+        /// The name that was looked up.
+        name: String,
+    },
+    /// A clip in which nothing can be recognised: no frame, or no valid joint that the model needs.
+    #[error("clip cannot be used: {detail}")]
+    EmptyClip {
+        /// Which requirement it misses.
+        detail: String,
+    },
+    /// The caller's cancel token was raised.
+    #[error("cancelled by the caller")]
+    Cancelled,
+    /// The caller's deadline passed before the result was there.
+    #[error("deadline exceeded")]
+    DeadlineExceeded,
+    /// A file is sound but needs something that this build or library does not do.
+    #[error("{what} is not supported: {detail}")]
+    Unsupported {
+        /// The feature.
+        what: String,
+        /// What is supported instead.
+        detail: String,
+    },
+}
+
+impl Error {
+    /// Shorthand for [`Error::Format`].
+    pub fn format(what: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self::Format { what: what.into(), detail: detail.into() }
+    }
+
+    /// Shorthand for [`Error::InvalidArgument`].
+    pub fn argument(what: &'static str, expected: impl Into<String>, got: impl ToString) -> Self {
+        Self::InvalidArgument { what, expected: expected.into(), got: got.to_string() }
+    }
+
+    /// Shorthand for [`Error::Io`], for `map_err`.
+    pub fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { path, source }
+    }
+}

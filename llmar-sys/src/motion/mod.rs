@@ -1,0 +1,8 @@
+//! From the encoder's input to the action sentence.
+
+mod encoder;
+pub mod poincare;
+mod quantizer;
+
+pub use encoder::{Encoder, EncoderConfig};
+pub use quantizer::{ActionSentence, Quantizer, QuantizerConfig};
