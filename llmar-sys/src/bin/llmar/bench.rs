@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 
 use llmar::control::Control;
 use llmar::device::{Device, Matrix, MatrixData, Rows, Scheme, Store};
+use llmar::formats::{OwnedClip, read_clips};
 use llmar::llama::{KvCache, Workspace};
 use llmar::recognizer::{Model, OpenOptions, Options, Recognizer, Timings};
-use llmar::skeleton::{Clip, Layout, Timing};
+use llmar::skeleton::Layout;
 
 use crate::{Arguments, Failure};
 
@@ -19,9 +20,6 @@ const DECODE_STEPS: usize = 16;
 
 pub fn bench(args: &Arguments) -> Result<(), Failure> {
     let (path, rest) = args.model()?;
-    if let Some(extra) = rest.first() {
-        return Err(Failure::Usage(format!("unexpected argument `{}`", extra.display())));
-    }
     let budget = Duration::from_secs_f64(args.seconds.unwrap_or(3.0).clamp(0.01, 600.0));
     let (threads, batch, prompt) = (args.threads(), args.batch.unwrap_or(16).max(1), args.prompt.unwrap_or(40).max(1));
 
@@ -31,22 +29,17 @@ pub fn bench(args: &Arguments) -> Result<(), Failure> {
     let open = start.elapsed();
     let mut recognizer = Recognizer::new(model.clone(), Options { threads, ..Options::default() })?;
 
-    let layout = Layout::find(&model.metadata().preprocess.layout)?;
-    let joints = waving(layout.joints.len(), model.metadata().preprocess.coords);
-    let clip = Clip {
-        joints: &joints,
-        frames: 64,
-        persons: 1,
-        joints_per_person: layout.joints.len(),
-        coords: model.metadata().preprocess.coords,
-        timing: Timing::Rate(30.0),
-        layout: &layout.name,
-        valid: None,
+    let owned = match rest {
+        [] => waving(&model)?,
+        [file] => read_clips(file)?.swap_remove(0),
+        [_, extra, ..] => return Err(Failure::Usage(format!("unexpected argument `{}`", extra.display()))),
     };
+    let clip = owned.view();
     let control = Control::default();
-    let mut stages = Timings::default();
+    let (mut stages, mut label) = (Timings::default(), 0);
     let one = best(budget, || {
-        stages = recognizer.recognize(&clip, &control)?.timings;
+        let answer = recognizer.recognize(&clip, &control)?;
+        (stages, label) = (answer.timings, answer.top[0].label);
         Ok(())
     })?;
     let peak = peak_memory();
@@ -66,6 +59,8 @@ pub fn bench(args: &Arguments) -> Result<(), Failure> {
         "scheme": model.metadata().scheme,
         "threads": threads,
         "open_ms": ms(open),
+        "clip": owned.name,
+        "label": model.metadata().labels[label].text,
         "recognition_ms": ms(one),
         "recognitions_per_s": 1.0 / one.as_secs_f64(),
         "batch": batch,
@@ -125,18 +120,26 @@ fn best(budget: Duration, mut work: impl FnMut() -> llmar::Result<()>) -> llmar:
     Ok(best)
 }
 
-/// A made-up 64-frame clip: every joint on its own small circle. Speed does not depend on what is shown.
-fn waving(joints: usize, coords: usize) -> Vec<f32> {
-    let mut out = Vec::with_capacity(64 * joints * coords);
-    for t in 0..64 {
-        for j in 0..joints {
-            for c in 0..coords {
-                let phase = 0.1 * t as f32 + j as f32 + 1.6 * c as f32;
-                out.push(0.1 * j as f32 + 0.2 * phase.sin());
-            }
-        }
-    }
-    out
+/// A made-up 64-frame clip in the model's layout: every joint on its own small circle. How many label rows it takes depends on how sure the
+/// model is of it, so give `bench` a real clip where one is at hand.
+fn waving(model: &Model) -> llmar::Result<OwnedClip> {
+    let layout = Layout::find(&model.metadata().preprocess.layout)?;
+    let (joints, coords) = (layout.joints.len(), model.metadata().preprocess.coords);
+    let value = |i: usize| {
+        let (t, j, c) = (i / (joints * coords), i / coords % joints, i % coords);
+        0.1 * j as f32 + 0.2 * (0.1 * t as f32 + j as f32 + 1.6 * c as f32).sin()
+    };
+    Ok(OwnedClip {
+        name: "made up".into(),
+        joints: (0..64 * joints * coords).map(value).collect(),
+        frames: 64,
+        persons: 1,
+        joints_per_person: joints,
+        coords,
+        fps: Some(30.0),
+        layout: layout.name,
+        valid: None,
+    })
 }
 
 /// Times of a prompt of `prompt` tokens (logits of its last), and of [`DECODE_STEPS`] single tokens after it.

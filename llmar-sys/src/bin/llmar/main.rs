@@ -18,7 +18,7 @@ usage:
   llmar verify MODEL
   llmar recognize MODEL CLIPS... [--top N] [--threads N] [--batch N] [--labels A,B,..] [--unknown-below P] [--json]
   llmar clip CLIPS... [--index I] [--out FILE]
-  llmar bench MODEL [--threads N] [--seconds S] [--batch N] [--prompt N] [--json]
+  llmar bench MODEL [CLIP] [--threads N] [--seconds S] [--batch N] [--prompt N] [--json]
 
 MODEL is a .llmar checkpoint. CLIPS are files of skeleton clips: clip archives (.safetensors), NW-UCLA JSON or DeepMimic JSON;
 the kind is found from the content. `clip` writes one clip as the plain text that examples/c reads.
