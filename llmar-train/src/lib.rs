@@ -8,4 +8,7 @@ pub mod evaluate;
 pub mod export;
 pub mod import;
 
+#[cfg(test)]
+mod testing;
+
 pub use error::{Error, Result};
