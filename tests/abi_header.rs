@@ -41,6 +41,7 @@ fn header_is_what_the_sources_say() {
 #[test]
 fn header_compiles_alone_as_every_language() {
     let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("llmar.h"), generate()).unwrap();
     for (compiler, standard, extension, extra) in [
         ("cc", "c99", "c", &["-Wstrict-prototypes", "-Wmissing-prototypes"][..]),
         ("cc", "c11", "c", &["-Wstrict-prototypes", "-Wmissing-prototypes"]),
@@ -53,8 +54,6 @@ fn header_compiles_alone_as_every_language() {
             .arg(format!("-std={standard}"))
             .args(["-Wall", "-Wextra", "-pedantic", "-Werror", "-Wconversion", "-Wundef", "-fsyntax-only"])
             .args(extra)
-            .arg("-I")
-            .arg(root().join("include"))
             .arg(&source)
             .output()
             .unwrap();
