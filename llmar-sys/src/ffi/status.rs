@@ -122,6 +122,7 @@ fn status_of(error: &Error) -> llmar_status {
         Error::Limit { .. } => LLMAR_ERROR_LIMIT,
         Error::UnknownLayout { .. } => LLMAR_ERROR_UNKNOWN_LAYOUT,
         Error::EmptyClip { .. } => LLMAR_ERROR_EMPTY_CLIP,
+        Error::Clip { source, .. } => status_of(source),
         Error::Cancelled => LLMAR_ERROR_CANCELLED,
         Error::DeadlineExceeded => LLMAR_ERROR_DEADLINE_EXCEEDED,
         Error::Unsupported { .. } => LLMAR_ERROR_UNSUPPORTED,
