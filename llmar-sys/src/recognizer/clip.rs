@@ -102,7 +102,7 @@ impl Recognizer {
         self.question.names.clone()
     }
 
-    /// Replaces the label list: at least one, no empty or duplicate text, at most 4,096 of at most 1,024 bytes. The prompt then lists them
+    /// Replaces the label list: at least one, no empty or duplicate text, at most 65,536 of at most 1,024 bytes. The prompt then lists them
     /// ("… predict the corresponding action from [a, b, c]."), and must fit the model's positions. On `Err` the previous list stays.
     pub fn set_labels(&mut self, labels: &[&str]) -> Result<()> {
         self.question = Question::with_labels(&self.model, labels)?;
