@@ -64,8 +64,11 @@ fn clip(joints: &[f32]) -> Clip<'_> {
     }
 }
 
+/// Labels with the bits of score and probability, tokens, bits of `missing`, unknown.
+type Bits = (Vec<(usize, u32, u32)>, Vec<u16>, u32, bool);
+
 /// Everything of an answer that must be equal bit for bit.
-fn bits(answer: &Recognition) -> (Vec<(usize, u32, u32)>, Vec<u16>, u32, bool) {
+fn bits(answer: &Recognition) -> Bits {
     let top = answer.top.iter().zip(&answer.probabilities).map(|(s, p)| (s.label, s.log_prob.to_bits(), p.to_bits())).collect();
     (top, answer.sentence.tokens.clone(), answer.missing.to_bits(), answer.unknown)
 }
@@ -201,8 +204,7 @@ fn replaced_labels_are_listed_in_the_prompt_and_scored() {
     let sentence = random_sentence(4, 8);
     let got = recognizer.score_sentences(std::slice::from_ref(&sentence), &Control::default()).unwrap().remove(0);
     let tokenizer = model.tokenizer().unwrap();
-    let suffix = tokenizer
-        .encode_continuation(", please predict the corresponding action from [jump, jump rope, wave, ärmel hoch].");
+    let suffix = tokenizer.encode_continuation(", please predict the corresponding action from [jump, jump rope, wave, ärmel hoch].");
     let ids: Vec<_> = labels.iter().map(|l| tokenizer.encode_continuation(&format!(" {l}"))).collect();
     let want = naive_scores(&model, &model.metadata().prompt.prefix_ids, &sentence, &suffix, &ids);
     for (got, want) in got.iter().zip(&want) {
@@ -239,8 +241,7 @@ fn a_prompt_of_many_rows_runs_in_parts() {
     let sentences = [random_sentence(6, 8), random_sentence(7, 9)];
     let got = recognizer.score_sentences(&sentences, &Control::default()).unwrap();
     let tokenizer = model.tokenizer().unwrap();
-    let suffix =
-        tokenizer.encode_continuation(&format!(", please predict the corresponding action from [{}].", labels.join(", ")));
+    let suffix = tokenizer.encode_continuation(&format!(", please predict the corresponding action from [{}].", labels.join(", ")));
     assert!(suffix.len() > 256, "{} rows", suffix.len());
     let ids: Vec<_> = labels.iter().take(3).map(|l| tokenizer.encode_continuation(&format!(" {l}"))).collect();
     for (sentence, got) in sentences.iter().zip(&got) {

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::model::Model;
 use super::question::Question;
-use super::scorer::{Scorer, nanoseconds};
+use super::scorer::{Job, Scorer, nanoseconds};
 use crate::control::Control;
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -147,15 +147,15 @@ impl Recognizer {
         let all = self.question.trie.labels();
         let sentences: Vec<_> = sentences.iter().collect();
         let mut timings = Timings::default();
-        let searches =
-            self.scorer.score(&self.device, &self.model, &self.question, &sentences, all, control, &mut timings)?;
+        let job = Job { device: &self.device, model: &self.model, question: &self.question, top_k: all, control };
+        let searches = self.scorer.score(job, &sentences, &mut timings)?;
         Ok(searches.iter().map(|search| search.all_scores()).collect())
     }
 
     /// The best labels of each sentence.
     pub(super) fn rank(&mut self, sentences: &[&ActionSentence], control: &Control, timings: &mut Timings) -> Result<Vec<Ranking>> {
-        let searches =
-            self.scorer.score(&self.device, &self.model, &self.question, sentences, self.top_k, control, timings)?;
+        let job = Job { device: &self.device, model: &self.model, question: &self.question, top_k: self.top_k, control };
+        let searches = self.scorer.score(job, sentences, timings)?;
         Ok(searches.iter().map(|search| search.ranking()).collect())
     }
 
