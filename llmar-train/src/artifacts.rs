@@ -1,16 +1,24 @@
 //! The three files between the stages, each a safetensors file with one JSON document in its metadata:
 //! base model (`import`), stage-1 tokenizer (`vqvae`), adapter (`lora`). `export` joins them into a `.llmar` checkpoint.
 
-use std::collections::BTreeMap;
-use std::path::Path;
+use std::borrow::Cow;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
 
+use half::f16;
+use llmar::bytes::Bytes;
 use llmar::checkpoint::{Calibration, TokenizerMeta};
 use llmar::llama::LlamaConfig;
 use llmar::motion::{EncoderConfig, QuantizerConfig};
 use llmar::skeleton::Preprocess;
+use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Base model: Hugging Face tensor names (`model.embed_tokens.weight`, `model.layers.0.self_attn.q_proj.weight`, …, `model.norm.weight`,
 /// `lm_head.weight` when untied), rows half-split for RoPE, f16 matrices and f32 norms; tokenizer tables as in a checkpoint (`tokenizer.*`).
@@ -73,36 +81,6 @@ pub struct AdapterMeta {
     pub provenance: BTreeMap<String, String>,
 }
 
-/// An artifact in memory: its JSON document and its tensors, widened to f32.
-#[derive(Clone, Debug)]
-pub struct Artifact<M> {
-    /// The document.
-    pub meta: M,
-    /// Name → (shape, row-major values).
-    pub tensors: BTreeMap<String, (Vec<usize>, Vec<f32>)>,
-    /// SHA-256 of the file, lowercase hex.
-    pub sha256: String,
-}
-
-/// Precision in which a tensor is stored in an artifact.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Store {
-    /// f16
-    F16,
-    /// f32
-    F32,
-}
-
-/// Reads an artifact whose document is of kind `M`.
-pub fn read<M: Kind>(_path: &Path) -> Result<Artifact<M>> {
-    todo!()
-}
-
-/// Writes an artifact: temporary file, sync, rename.
-pub fn write<M: Kind>(_path: &Path, _meta: &M, _tensors: &[(String, Vec<usize>, Vec<f32>, Store)]) -> Result<()> {
-    todo!()
-}
-
 /// The kinds of artifact, told apart by the key of their document in the safetensors metadata.
 pub trait Kind: Serialize + for<'de> Deserialize<'de> {
     /// Metadata key.
@@ -117,4 +95,356 @@ impl Kind for Stage1Meta {
 }
 impl Kind for AdapterMeta {
     const KEY: &'static str = "llmar_adapter";
+}
+
+/// An artifact in memory: its JSON document and its tensors, widened to f32.
+#[derive(Clone, Debug)]
+pub struct Artifact<M> {
+    /// The document.
+    pub meta: M,
+    /// Name → (shape, row-major values), for f16 and f32 tensors; every value finite.
+    pub tensors: BTreeMap<String, (Vec<usize>, Vec<f32>)>,
+    /// Name → values, for u8 and u32 tensors (the tokenizer's tables), all of one dimension.
+    pub integers: BTreeMap<String, Vec<u32>>,
+    /// SHA-256 of the file, lowercase hex.
+    pub sha256: String,
+}
+
+/// Precision in which a tensor is stored in an artifact.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Store {
+    /// f16
+    F16,
+    /// f32
+    F32,
+    /// u8, for values in 0..256
+    U8,
+    /// u32
+    U32,
+}
+
+impl Store {
+    fn dtype(self) -> Dtype {
+        match self {
+            Self::F16 => Dtype::F16,
+            Self::F32 => Dtype::F32,
+            Self::U8 => Dtype::U8,
+            Self::U32 => Dtype::U32,
+        }
+    }
+
+    fn of(dtype: Dtype) -> Option<Self> {
+        match dtype {
+            Dtype::F16 => Some(Self::F16),
+            Dtype::F32 => Some(Self::F32),
+            Dtype::U8 => Some(Self::U8),
+            Dtype::U32 => Some(Self::U32),
+            _ => None,
+        }
+    }
+
+    fn bytes(self) -> usize {
+        match self {
+            Self::F16 => 2,
+            Self::F32 | Self::U32 => 4,
+            Self::U8 => 1,
+        }
+    }
+}
+
+/// A mapped artifact whose tensors are read one at a time, for models that are large.
+#[derive(Clone, Debug)]
+pub struct Opened<M> {
+    /// The document.
+    pub meta: M,
+    path: PathBuf,
+    bytes: Bytes,
+    tensors: BTreeMap<String, Entry>,
+}
+
+#[derive(Clone, Debug)]
+struct Entry {
+    store: Store,
+    shape: Vec<usize>,
+    range: Range<usize>,
+}
+
+/// Maps an artifact whose document is of kind `M`; structure is checked, values when they are read.
+pub fn open<M: Kind>(path: &Path) -> Result<Opened<M>> {
+    let bytes = map_file(path)?;
+    let wrong = |detail: String| Error::format(path.display(), detail);
+    let (header, metadata) =
+        SafeTensors::read_metadata(bytes.as_slice()).map_err(|e| wrong(format!("expected a safetensors file: {e}")))?;
+    let document = metadata.metadata().as_ref().and_then(|m| m.get(M::KEY)).ok_or_else(|| {
+        let mut keys: Vec<&str> = metadata.metadata().iter().flatten().map(|(key, _)| key.as_str()).collect();
+        keys.sort_unstable();
+        wrong(format!("expected `{}` in the metadata, found {keys:?}", M::KEY))
+    })?;
+    let meta = serde_json::from_str(document).map_err(|e| wrong(format!("metadata `{}`: {e}", M::KEY)))?;
+    let data = 8 + header; // `header` leaves out its own length word
+    let mut tensors = BTreeMap::new();
+    for (name, info) in metadata.tensors() {
+        let store =
+            Store::of(info.dtype).ok_or_else(|| wrong(format!("tensor `{name}`: expected f16, f32, u8 or u32, got {:?}", info.dtype)))?;
+        let range = data + info.data_offsets.0..data + info.data_offsets.1;
+        tensors.insert(name, Entry { store, shape: info.shape.clone(), range });
+    }
+    Ok(Opened { meta, path: path.to_path_buf(), bytes, tensors })
+}
+
+impl<M> Opened<M> {
+    /// Names of all tensors, in order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// Shape and storage of a tensor, if there is one.
+    pub fn info(&self, name: &str) -> Option<(&[usize], Store)> {
+        self.tensors.get(name).map(|entry| (entry.shape.as_slice(), entry.store))
+    }
+
+    /// A float tensor of exactly `shape`, widened to f32; every value finite.
+    pub fn floats(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        let entry = self.entry(name)?;
+        if entry.shape != shape {
+            return Err(self.error(format!("tensor `{name}`: expected shape {shape:?}, got {:?}", entry.shape)));
+        }
+        let raw = &self.bytes.as_slice()[entry.range.clone()];
+        let values: Vec<f32> = match entry.store {
+            Store::F16 => raw.as_chunks().0.iter().map(|&b| f16::from_le_bytes(b).to_f32()).collect(),
+            Store::F32 => raw.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect(),
+            Store::U8 | Store::U32 => return Err(self.error(format!("tensor `{name}`: expected floats, got {:?}", entry.store))),
+        };
+        match values.iter().position(|v| !v.is_finite()) {
+            Some(at) => Err(self.error(format!("tensor `{name}`: value {at} is {}, expected a finite number", values[at]))),
+            None => Ok(values),
+        }
+    }
+
+    /// An integer tensor of one dimension.
+    pub fn integers(&self, name: &str) -> Result<Vec<u32>> {
+        let entry = self.entry(name)?;
+        if entry.shape.len() != 1 {
+            return Err(self.error(format!("tensor `{name}`: expected one dimension, got shape {:?}", entry.shape)));
+        }
+        let raw = &self.bytes.as_slice()[entry.range.clone()];
+        match entry.store {
+            Store::U8 => Ok(raw.iter().map(|&b| u32::from(b)).collect()),
+            Store::U32 => Ok(raw.as_chunks().0.iter().map(|&b| u32::from_le_bytes(b)).collect()),
+            Store::F16 | Store::F32 => Err(self.error(format!("tensor `{name}`: expected integers, got {:?}", entry.store))),
+        }
+    }
+
+    /// SHA-256 of the file, lowercase hex. Reads all of it.
+    pub fn sha256(&self) -> String {
+        sha256_hex(self.bytes.as_slice())
+    }
+
+    fn entry(&self, name: &str) -> Result<&Entry> {
+        self.tensors.get(name).ok_or_else(|| self.error(format!("tensor `{name}` is missing")))
+    }
+
+    fn error(&self, detail: String) -> Error {
+        Error::format(self.path.display(), detail)
+    }
+}
+
+/// Reads a whole artifact whose document is of kind `M`.
+pub fn read<M: Kind>(path: &Path) -> Result<Artifact<M>> {
+    let opened = open::<M>(path)?;
+    let mut tensors = BTreeMap::new();
+    let mut integers = BTreeMap::new();
+    for (name, entry) in &opened.tensors {
+        match entry.store {
+            Store::F16 | Store::F32 => {
+                tensors.insert(name.clone(), (entry.shape.clone(), opened.floats(name, &entry.shape)?));
+            }
+            Store::U8 | Store::U32 => {
+                integers.insert(name.clone(), opened.integers(name)?);
+            }
+        }
+    }
+    let sha256 = opened.sha256();
+    Ok(Artifact { meta: opened.meta, tensors, integers, sha256 })
+}
+
+/// A tensor that [`write_lazily`] asks for when its turn comes.
+#[derive(Clone, Debug)]
+pub struct Planned {
+    /// Name in the file.
+    pub name: String,
+    /// Dimensions, outermost first.
+    pub shape: Vec<usize>,
+    /// Storage.
+    pub store: Store,
+}
+
+/// Values of a planned tensor, row-major.
+#[derive(Clone, Debug)]
+pub enum Values<'a> {
+    /// For [`Store::F16`] and [`Store::F32`].
+    Floats(Cow<'a, [f32]>),
+    /// For [`Store::U8`] and [`Store::U32`].
+    Integers(Cow<'a, [u32]>),
+}
+
+/// Writes an artifact: temporary file, sync, rename. The file that was there stays whole until the new one is on disk.
+///
+/// # Errors
+/// A length that is not the shape's, a value that is not finite after rounding, or the file system's refusal.
+pub fn write<M: Kind>(path: &Path, meta: &M, tensors: &[(String, Vec<usize>, Vec<f32>, Store)]) -> Result<()> {
+    let plan: Vec<Planned> =
+        tensors.iter().map(|(name, shape, _, store)| Planned { name: name.clone(), shape: shape.clone(), store: *store }).collect();
+    write_lazily(path, meta, &plan, &|index| {
+        let (_, _, values, store) = &tensors[index];
+        Ok(match store {
+            Store::F16 | Store::F32 => Values::Floats(Cow::Borrowed(values)),
+            Store::U8 | Store::U32 => Values::Integers(values.iter().map(|&v| v as u32).collect()),
+        })
+    })
+}
+
+/// As [`write`], with only one tensor in memory at a time: `load(i)` gives the values of `plan[i]`, called once each, in the file's order.
+pub fn write_lazily<'a, M: Kind>(path: &Path, meta: &M, plan: &[Planned], load: &dyn Fn(usize) -> Result<Values<'a>>) -> Result<()> {
+    for (i, tensor) in plan.iter().enumerate() {
+        if plan[..i].iter().any(|other| other.name == tensor.name) {
+            return Err(Error::format(path.display(), format!("tensor `{}` was given twice", tensor.name)));
+        }
+    }
+    let document = serde_json::to_string(meta).map_err(|e| Error::format(path.display(), format!("metadata: {e}")))?;
+    let failure = RefCell::new(None);
+    let views = plan.iter().enumerate().map(|(index, tensor)| (tensor.name.as_str(), LazyView { index, tensor, load, failure: &failure }));
+
+    let temporary = temporary_beside(path)?;
+    let info = HashMap::from([(M::KEY.to_string(), document)]);
+    let written = safetensors::serialize_to_file(views, Some(info), &temporary);
+    let result = match (failure.take(), written) {
+        (Some(error), _) => Err(error),
+        (None, Err(safetensors::SafeTensorError::IoError(source))) => Err(Error::Io { path: path.to_path_buf(), source }),
+        (None, Err(error)) => Err(Error::format(path.display(), error)),
+        (None, Ok(())) => replace(&temporary, path),
+    };
+    if result.is_err() {
+        // The error above is what the caller needs to hear; a file that cannot be removed either is only litter.
+        let _ = std::fs::remove_file(&temporary);
+    }
+    result
+}
+
+/// One tensor as the safetensors crate wants to see it. It cannot return an error, so the first one is put into `failure`.
+struct LazyView<'p, 'a> {
+    index: usize,
+    tensor: &'p Planned,
+    load: &'p dyn Fn(usize) -> Result<Values<'a>>,
+    failure: &'p RefCell<Option<Error>>,
+}
+
+impl safetensors::View for LazyView<'_, '_> {
+    fn dtype(&self) -> Dtype {
+        self.tensor.store.dtype()
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.tensor.shape
+    }
+
+    fn data_len(&self) -> usize {
+        self.tensor.shape.iter().product::<usize>() * self.tensor.store.bytes()
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        if self.failure.borrow().is_some() {
+            return Cow::Borrowed(&[]);
+        }
+        match (self.load)(self.index).and_then(|values| encode(self.tensor, &values)) {
+            Ok(bytes) => Cow::Owned(bytes),
+            Err(error) => {
+                *self.failure.borrow_mut() = Some(error);
+                Cow::Borrowed(&[])
+            }
+        }
+    }
+}
+
+/// Little-endian bytes of a tensor in its storage type.
+fn encode(tensor: &Planned, values: &Values<'_>) -> Result<Vec<u8>> {
+    let wrong = |detail: String| Error::format(format!("tensor `{}`", tensor.name), detail);
+    let expected: usize = tensor.shape.iter().product();
+    let got = match values {
+        Values::Floats(v) => v.len(),
+        Values::Integers(v) => v.len(),
+    };
+    if got != expected {
+        return Err(wrong(format!("expected {expected} values for shape {:?}, got {got}", tensor.shape)));
+    }
+    let not_finite = |at: usize, value: f32| wrong(format!("value {at} is {value}, expected a finite {:?}", tensor.store));
+    let mut bytes = Vec::with_capacity(expected * tensor.store.bytes());
+    match (tensor.store, values) {
+        (Store::F16, Values::Floats(v)) => {
+            for (at, &value) in v.iter().enumerate() {
+                let rounded = f16::from_f32(value);
+                if !rounded.is_finite() {
+                    return Err(not_finite(at, value));
+                }
+                bytes.extend(rounded.to_le_bytes());
+            }
+        }
+        (Store::F32, Values::Floats(v)) => {
+            for (at, &value) in v.iter().enumerate() {
+                if !value.is_finite() {
+                    return Err(not_finite(at, value));
+                }
+                bytes.extend(value.to_le_bytes());
+            }
+        }
+        (Store::U8, Values::Integers(v)) => {
+            for &value in v.iter() {
+                bytes.push(u8::try_from(value).map_err(|_| wrong(format!("expected values in 0..256, got {value}")))?);
+            }
+        }
+        (Store::U32, Values::Integers(v)) => v.iter().for_each(|value| bytes.extend(value.to_le_bytes())),
+        (store, _) => return Err(wrong(format!("values are not of the kind that {store:?} stores"))),
+    }
+    Ok(bytes)
+}
+
+/// Maps a file read-only.
+pub fn map_file(path: &Path) -> Result<Bytes> {
+    let file = File::open(path).map_err(Error::io(path))?;
+    let len = file.metadata().map_err(Error::io(path))?.len();
+    if len == 0 {
+        return Err(Error::format(path.display(), "the file is empty")); // and an empty file cannot be mapped
+    }
+    // SAFETY: the map is read-only and private to this process's view. It is sound as long as nobody changes the file while it lives; this
+    // program itself replaces files by rename and never in place, and the manual asks the same of others.
+    let map = unsafe { memmap2::Mmap::map(&file) }.map_err(Error::io(path))?;
+    Ok(Bytes::from_mmap(map))
+}
+
+/// SHA-256 in lowercase hex.
+pub fn sha256_hex(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Name for a temporary file in the directory of `path`, so that a rename stays within one file system.
+fn temporary_beside(path: &Path) -> Result<PathBuf> {
+    let name = path.file_name().ok_or_else(|| Error::format(path.display(), "expected the name of a file"))?;
+    let mut temporary = std::ffi::OsString::from(".");
+    temporary.push(name);
+    temporary.push(format!(".{}.tmp", std::process::id()));
+    // An empty parent is the current directory, which the file system only knows as `.`.
+    Ok(directory_of(path).join(temporary))
+}
+
+fn directory_of(path: &Path) -> &Path {
+    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Syncs `temporary`, renames it to `path` and syncs the directory entry where the system can.
+fn replace(temporary: &Path, path: &Path) -> Result<()> {
+    File::open(temporary).and_then(|file| file.sync_all()).map_err(Error::io(temporary))?;
+    std::fs::rename(temporary, path).map_err(Error::io(path))?;
+    #[cfg(unix)]
+    File::open(directory_of(path)).and_then(|dir| dir.sync_all()).map_err(Error::io(path))?;
+    Ok(())
 }

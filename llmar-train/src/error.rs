@@ -36,6 +36,14 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+    /// A stage that this build does without.
+    #[error(
+        "`{command}` needs libtorch, and this program was built without it: set LIBTORCH and build with `--features torch` (see README)"
+    )]
+    NotBuilt {
+        /// The subcommand.
+        command: &'static str,
+    },
     /// libtorch refused an operation.
     #[cfg(feature = "torch")]
     #[error("libtorch: {0}")]
