@@ -5,20 +5,17 @@ mod optim;
 mod params;
 mod rng;
 mod run;
-mod settings;
 
 pub use optim::{AdamW, Group, Schedule};
 pub use params::Params;
 pub use rng::Rng;
 pub use run::{Metrics, State, progress};
-pub use settings::load;
 
 use tch::{Device, Kind, Tensor};
 
 use crate::error::{Error, Result};
 
 /// Sets the process up for training: allocator, libtorch's CUDA half where it is installed, number of threads; returns the device.
-/// `device`: `cpu`, `cuda` (the first GPU, an error where there is none) or `auto`. Two runs with the same settings, one thread count
 /// and one machine give the same bits on the CPU.
 pub fn start(device: &str, threads: usize) -> Result<Device> {
     native::keep_freed_memory();

@@ -33,8 +33,8 @@ impl State {
             let shape: Vec<usize> = t.size().iter().map(|&n| n as usize).collect();
             let t = t.detach().to_device(Device::Cpu).contiguous().view(-1);
             let (dtype, bytes) = match t.kind() {
-                Kind::Double => (Dtype::F64, bytemuck::pod_collect_to_vec::<f64, u8>(&Vec::try_from(&t)?)),
-                _ => (Dtype::F32, bytemuck::pod_collect_to_vec::<f32, u8>(&Vec::try_from(&t.to_kind(Kind::Float))?)),
+                Kind::Double => (Dtype::F64, bytemuck::cast_slice::<f64, u8>(&Vec::try_from(&t)?).to_vec()),
+                _ => (Dtype::F32, bytemuck::cast_slice::<f32, u8>(&Vec::try_from(&t.to_kind(Kind::Float))?).to_vec()),
             };
             buffers.push((name.clone(), dtype, shape, bytes));
         }
@@ -68,8 +68,8 @@ impl State {
         for (name, view) in SafeTensors::deserialize(&bytes).map_err(|e| bad(e.to_string()))?.tensors() {
             let shape: Vec<i64> = view.shape().iter().map(|&n| n as i64).collect();
             let t = match view.dtype() {
-                Dtype::F32 => Tensor::from_slice(&bytemuck::pod_collect_to_vec::<u8, f32>(view.data())),
-                Dtype::F64 => Tensor::from_slice(&bytemuck::pod_collect_to_vec::<u8, f64>(view.data())),
+                Dtype::F32 => Tensor::from_slice(&view.data().as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect::<Vec<_>>()),
+                Dtype::F64 => Tensor::from_slice(&view.data().as_chunks().0.iter().map(|b| f64::from_le_bytes(*b)).collect::<Vec<_>>()),
                 other => return Err(bad(format!("{name}: expected F32 or F64, got {other:?}"))),
             };
             state.tensors.insert(name, t.view(&shape[..]));

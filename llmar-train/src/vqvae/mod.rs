@@ -7,6 +7,7 @@ mod augment;
 mod codebook;
 mod config;
 mod dataset;
+mod frozen;
 mod health;
 mod kmeans;
 mod losses;
@@ -15,13 +16,11 @@ mod probe;
 mod quantizer;
 mod train;
 
-pub use augment::{Augment, Track};
+pub use augment::Augment;
 pub use config::{Config, Losses, Phase, Update};
-pub use dataset::{ClipSet, Split};
+pub use dataset::ClipSet;
+pub use frozen::Stage1;
 pub use health::Health;
 pub use model::{Decoder, Encoder, Head};
 pub use quantizer::Ball;
-pub use train::train;
-
-pub use frozen::Stage1;
-mod frozen;
+pub use train::{run, train};
