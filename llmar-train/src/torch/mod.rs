@@ -42,6 +42,11 @@ pub fn setting(name: &str, expected: impl ToString, got: impl ToString) -> Error
     Error::Setting { name: name.to_owned(), expected: expected.to_string(), got: got.to_string() }
 }
 
+/// `Err` unless low ≤ value ≤ high.
+pub fn in_range(name: &str, value: f64, low: f64, high: f64) -> Result<()> {
+    if value >= low && value <= high { Ok(()) } else { Err(setting(name, format!("{low} to {high}"), value)) }
+}
+
 /// f32 values of a shape, on a device.
 pub fn tensor(values: &[f32], shape: &[i64], device: Device) -> Tensor {
     Tensor::from_slice(values).view(shape).to_device(device)

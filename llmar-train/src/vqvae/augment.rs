@@ -3,9 +3,8 @@
 use llmar::skeleton::{Canonical, Layout, Preprocess};
 use serde::{Deserialize, Serialize};
 
-use super::config::in_range;
 use crate::error::Result;
-use crate::torch::Rng;
+use crate::torch::{Rng, in_range};
 
 /// Strengths; 0 turns a change off. Lengths are in the units of the scaled clip (metres where a torso is half a metre long).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::augment::Augment;
 use crate::error::Result;
 use crate::losses::{commit, mmd};
-use crate::torch::{Schedule, setting};
+use crate::torch::{Schedule, in_range, setting};
 
 /// All settings of a stage-1 run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -331,10 +331,6 @@ impl Phase {
         in_range(&key("betas"), self.betas.0.max(self.betas.1), 0.0, 0.999_999)?;
         in_range(&key("clip"), self.clip, 1e-9, f64::INFINITY)
     }
-}
-
-pub(crate) fn in_range(name: &str, value: f64, low: f64, high: f64) -> Result<()> {
-    if value >= low && value <= high { Ok(()) } else { Err(setting(name, format!("{low} to {high}"), value)) }
 }
 
 impl Config {

@@ -17,7 +17,7 @@ mod quantizer;
 mod train;
 
 pub use augment::Augment;
-pub use config::{Config, Losses, Phase, Update};
+pub use config::{Config, Data, Losses, Phase, Update};
 pub use dataset::ClipSet;
 pub use frozen::Stage1;
 pub use health::Health;
