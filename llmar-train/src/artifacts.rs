@@ -169,6 +169,36 @@ struct Entry {
     range: Range<usize>,
 }
 
+/// The float tensors of a base model of this shape, in the order of its layers: matrices f16, norms f32.
+pub fn base_tensors(config: &LlamaConfig) -> Vec<Planned> {
+    let (hidden, ffn) = (config.hidden_size, config.intermediate_size);
+    let q = config.num_attention_heads * config.head_dim;
+    let kv = config.num_key_value_heads * config.head_dim;
+    let matrix = |name: String, rows: usize, cols: usize| Planned { name, shape: vec![rows, cols], store: Store::F16 };
+    let norm = |name: String| Planned { name, shape: vec![hidden], store: Store::F32 };
+
+    let mut plan = vec![matrix("model.embed_tokens.weight".to_string(), config.vocab_size, hidden)];
+    for layer in 0..config.num_hidden_layers {
+        let name = |part: &str| format!("model.layers.{layer}.{part}.weight");
+        plan.extend([
+            norm(name("input_layernorm")),
+            matrix(name("self_attn.q_proj"), q, hidden),
+            matrix(name("self_attn.k_proj"), kv, hidden),
+            matrix(name("self_attn.v_proj"), kv, hidden),
+            matrix(name("self_attn.o_proj"), hidden, q),
+            norm(name("post_attention_layernorm")),
+            matrix(name("mlp.gate_proj"), ffn, hidden),
+            matrix(name("mlp.up_proj"), ffn, hidden),
+            matrix(name("mlp.down_proj"), hidden, ffn),
+        ]);
+    }
+    plan.push(norm("model.norm.weight".to_string()));
+    if !config.tie_word_embeddings {
+        plan.push(matrix("lm_head.weight".to_string(), config.vocab_size, hidden));
+    }
+    plan
+}
+
 /// Maps an artifact whose document is of kind `M`; structure is checked, values when they are read.
 pub fn open<M: Kind>(path: &Path) -> Result<Opened<M>> {
     let bytes = map_file(path)?;
@@ -207,16 +237,16 @@ impl<M> Opened<M> {
     pub fn floats(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         let entry = self.entry(name)?;
         if entry.shape != shape {
-            return Err(self.error(format!("tensor `{name}`: expected shape {shape:?}, got {:?}", entry.shape)));
+            return Err(self.wrong(format!("tensor `{name}`: expected shape {shape:?}, got {:?}", entry.shape)));
         }
         let raw = &self.bytes.as_slice()[entry.range.clone()];
         let values: Vec<f32> = match entry.store {
             Store::F16 => raw.as_chunks().0.iter().map(|&b| f16::from_le_bytes(b).to_f32()).collect(),
             Store::F32 => raw.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect(),
-            Store::U8 | Store::U32 => return Err(self.error(format!("tensor `{name}`: expected floats, got {:?}", entry.store))),
+            Store::U8 | Store::U32 => return Err(self.wrong(format!("tensor `{name}`: expected floats, got {:?}", entry.store))),
         };
         match values.iter().position(|v| !v.is_finite()) {
-            Some(at) => Err(self.error(format!("tensor `{name}`: value {at} is {}, expected a finite number", values[at]))),
+            Some(at) => Err(self.wrong(format!("tensor `{name}`: value {at} is {}, expected a finite number", values[at]))),
             None => Ok(values),
         }
     }
@@ -225,13 +255,13 @@ impl<M> Opened<M> {
     pub fn integers(&self, name: &str) -> Result<Vec<u32>> {
         let entry = self.entry(name)?;
         if entry.shape.len() != 1 {
-            return Err(self.error(format!("tensor `{name}`: expected one dimension, got shape {:?}", entry.shape)));
+            return Err(self.wrong(format!("tensor `{name}`: expected one dimension, got shape {:?}", entry.shape)));
         }
         let raw = &self.bytes.as_slice()[entry.range.clone()];
         match entry.store {
             Store::U8 => Ok(raw.iter().map(|&b| u32::from(b)).collect()),
             Store::U32 => Ok(raw.as_chunks().0.iter().map(|&b| u32::from_le_bytes(b)).collect()),
-            Store::F16 | Store::F32 => Err(self.error(format!("tensor `{name}`: expected integers, got {:?}", entry.store))),
+            Store::F16 | Store::F32 => Err(self.wrong(format!("tensor `{name}`: expected integers, got {:?}", entry.store))),
         }
     }
 
@@ -241,10 +271,11 @@ impl<M> Opened<M> {
     }
 
     fn entry(&self, name: &str) -> Result<&Entry> {
-        self.tensors.get(name).ok_or_else(|| self.error(format!("tensor `{name}` is missing")))
+        self.tensors.get(name).ok_or_else(|| self.wrong(format!("tensor `{name}` is missing")))
     }
 
-    fn error(&self, detail: String) -> Error {
+    /// An error about this file.
+    pub fn wrong(&self, detail: impl ToString) -> Error {
         Error::format(self.path.display(), detail)
     }
 }
