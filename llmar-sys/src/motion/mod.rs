@@ -4,5 +4,5 @@ mod encoder;
 pub mod poincare;
 mod quantizer;
 
-pub use encoder::{Encoder, EncoderConfig};
+pub use encoder::{ConvShape, Encoder, EncoderConfig, EncoderScratch};
 pub use quantizer::{ActionSentence, Quantizer, QuantizerConfig};
