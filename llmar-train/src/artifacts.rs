@@ -2,9 +2,9 @@
 //! base model (`import`), stage-1 tokenizer (`vqvae`), adapter (`lora`). `export` joins them into a `.llmar` checkpoint.
 
 use std::borrow::Cow;
-use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
+use std::io::{BufWriter, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -14,11 +14,15 @@ use llmar::checkpoint::{Calibration, TokenizerMeta};
 use llmar::llama::LlamaConfig;
 use llmar::motion::{EncoderConfig, QuantizerConfig};
 use llmar::skeleton::Preprocess;
-use safetensors::{Dtype, SafeTensors};
+use safetensors::Dtype;
+use safetensors::tensor::{Metadata, TensorInfo};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
+
+/// Largest header that is parsed.
+const MAX_HEADER_BYTES: usize = 100 << 20;
 
 /// Base model: Hugging Face tensor names (`model.embed_tokens.weight`, `model.layers.0.self_attn.q_proj.weight`, …, `model.norm.weight`,
 /// `lm_head.weight` when untied), rows half-split for RoPE, f16 matrices and f32 norms; tokenizer tables as in a checkpoint (`tokenizer.*`).
@@ -203,15 +207,13 @@ pub fn base_tensors(config: &LlamaConfig) -> Vec<Planned> {
 pub fn open<M: Kind>(path: &Path) -> Result<Opened<M>> {
     let bytes = map_file(path)?;
     let wrong = |detail: String| Error::format(path.display(), detail);
-    let (header, metadata) =
-        SafeTensors::read_metadata(bytes.as_slice()).map_err(|e| wrong(format!("expected a safetensors file: {e}")))?;
+    let (data, metadata) = read_header(bytes.as_slice()).map_err(wrong)?;
     let document = metadata.metadata().as_ref().and_then(|m| m.get(M::KEY)).ok_or_else(|| {
         let mut keys: Vec<&str> = metadata.metadata().iter().flatten().map(|(key, _)| key.as_str()).collect();
         keys.sort_unstable();
         wrong(format!("expected `{}` in the metadata, found {keys:?}", M::KEY))
     })?;
     let meta = serde_json::from_str(document).map_err(|e| wrong(format!("metadata `{}`: {e}", M::KEY)))?;
-    let data = 8 + header; // `header` leaves out its own length word
     let mut tensors = BTreeMap::new();
     for (name, info) in metadata.tensors() {
         let store =
@@ -343,58 +345,48 @@ pub fn write_lazily<'a, M: Kind>(path: &Path, meta: &M, plan: &[Planned], load: 
         }
     }
     let document = serde_json::to_string(meta).map_err(|e| Error::format(path.display(), format!("metadata: {e}")))?;
-    let failure = RefCell::new(None);
-    let views = plan.iter().enumerate().map(|(index, tensor)| (tensor.name.as_str(), LazyView { index, tensor, load, failure: &failure }));
+    // Wider types first and then by name, as the safetensors crate orders them: then every tensor is aligned to its type.
+    let mut order: Vec<usize> = (0..plan.len()).collect();
+    order.sort_by(|&a, &b| plan[b].store.bytes().cmp(&plan[a].store.bytes()).then_with(|| plan[a].name.cmp(&plan[b].name)));
+    let header = header(plan, &order, HashMap::from([(M::KEY.to_string(), document)])).map_err(|e| Error::format(path.display(), e))?;
 
     let temporary = temporary_beside(path)?;
-    let info = HashMap::from([(M::KEY.to_string(), document)]);
-    let written = safetensors::serialize_to_file(views, Some(info), &temporary);
-    let result = match (failure.take(), written) {
-        (Some(error), _) => Err(error),
-        (None, Err(safetensors::SafeTensorError::IoError(source))) => Err(Error::Io { path: path.to_path_buf(), source }),
-        (None, Err(error)) => Err(Error::format(path.display(), error)),
-        (None, Ok(())) => replace(&temporary, path),
-    };
-    if result.is_err() {
-        // The error above is what the caller needs to hear; a file that cannot be removed either is only litter.
+    let written = write_file(&temporary, &header, plan, &order, load).and_then(|()| rename(&temporary, path));
+    if written.is_err() {
+        // The error is what the caller needs to hear; a file that cannot be removed either is only litter.
         let _ = std::fs::remove_file(&temporary);
     }
-    result
+    written
 }
 
-/// One tensor as the safetensors crate wants to see it. It cannot return an error, so the first one is put into `failure`.
-struct LazyView<'p, 'a> {
-    index: usize,
-    tensor: &'p Planned,
-    load: &'p dyn Fn(usize) -> Result<Values<'a>>,
-    failure: &'p RefCell<Option<Error>>,
+/// Length word and JSON of a safetensors file, padded so that the data begins at a multiple of 8.
+fn header(plan: &[Planned], order: &[usize], info: HashMap<String, String>) -> std::result::Result<Vec<u8>, String> {
+    let mut tensors = Vec::with_capacity(plan.len());
+    let mut end = 0usize;
+    for tensor in order.iter().map(|&index| &plan[index]) {
+        let start = end;
+        let values = tensor.shape.iter().try_fold(1usize, |all, &dim| all.checked_mul(dim));
+        let bytes = values.and_then(|n| n.checked_mul(tensor.store.bytes()));
+        end = bytes
+            .and_then(|n| start.checked_add(n))
+            .ok_or_else(|| format!("tensor `{}`: shape {:?} overflows", tensor.name, tensor.shape))?;
+        let info = TensorInfo { dtype: tensor.store.dtype(), shape: tensor.shape.clone(), data_offsets: (start, end) };
+        tensors.push((tensor.name.clone(), info));
+    }
+    let metadata = Metadata::new(Some(info), tensors).map_err(|e| e.to_string())?;
+    let mut json = serde_json::to_vec(&metadata).map_err(|e| e.to_string())?;
+    json.resize(json.len().next_multiple_of(8), b' ');
+    Ok([&(json.len() as u64).to_le_bytes(), &json[..]].concat())
 }
 
-impl safetensors::View for LazyView<'_, '_> {
-    fn dtype(&self) -> Dtype {
-        self.tensor.store.dtype()
+fn write_file<'a>(path: &Path, header: &[u8], plan: &[Planned], order: &[usize], load: &dyn Fn(usize) -> Result<Values<'a>>) -> Result<()> {
+    let mut out = BufWriter::new(File::create(path).map_err(Error::io(path))?);
+    out.write_all(header).map_err(Error::io(path))?;
+    for &index in order {
+        out.write_all(&encode(&plan[index], &load(index)?)?).map_err(Error::io(path))?;
     }
-
-    fn shape(&self) -> &[usize] {
-        &self.tensor.shape
-    }
-
-    fn data_len(&self) -> usize {
-        self.tensor.shape.iter().product::<usize>() * self.tensor.store.bytes()
-    }
-
-    fn data(&self) -> Cow<'_, [u8]> {
-        if self.failure.borrow().is_some() {
-            return Cow::Borrowed(&[]);
-        }
-        match (self.load)(self.index).and_then(|values| encode(self.tensor, &values)) {
-            Ok(bytes) => Cow::Owned(bytes),
-            Err(error) => {
-                *self.failure.borrow_mut() = Some(error);
-                Cow::Borrowed(&[])
-            }
-        }
-    }
+    let file = out.into_inner().map_err(|e| Error::io(path)(e.into_error()))?;
+    file.sync_all().map_err(Error::io(path))
 }
 
 /// Little-endian bytes of a tensor in its storage type.
@@ -439,6 +431,22 @@ fn encode(tensor: &Planned, values: &Values<'_>) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// Start of the data, and the checked header, of a safetensors file.
+///
+/// Not `SafeTensors::read_metadata`: that adds a length from the file to others without a check for overflow.
+pub fn read_header(bytes: &[u8]) -> std::result::Result<(usize, Metadata), String> {
+    let (length, rest) = bytes.split_first_chunk().ok_or("expected a safetensors file, got fewer than 8 bytes")?;
+    let length = u64::from_le_bytes(*length);
+    let json = usize::try_from(length).ok().filter(|&n| n <= MAX_HEADER_BYTES).and_then(|n| rest.get(..n));
+    let json = json.ok_or_else(|| format!("expected a safetensors file, got a header of {length} bytes in a file of {}", bytes.len()))?;
+    let metadata: Metadata = serde_json::from_slice(json).map_err(|e| format!("expected a safetensors header: {e}"))?;
+    let left = rest.len() - json.len();
+    if metadata.data_len() != left {
+        return Err(format!("expected {} bytes of tensors, got {left}", metadata.data_len()));
+    }
+    Ok((bytes.len() - left, metadata))
+}
+
 /// Maps a file read-only.
 pub fn map_file(path: &Path) -> Result<Bytes> {
     let file = File::open(path).map_err(Error::io(path))?;
@@ -471,9 +479,8 @@ fn directory_of(path: &Path) -> &Path {
     path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Syncs `temporary`, renames it to `path` and syncs the directory entry where the system can.
-fn replace(temporary: &Path, path: &Path) -> Result<()> {
-    File::open(temporary).and_then(|file| file.sync_all()).map_err(Error::io(temporary))?;
+/// Renames, and syncs the directory entry where the system can.
+fn rename(temporary: &Path, path: &Path) -> Result<()> {
     std::fs::rename(temporary, path).map_err(Error::io(path))?;
     #[cfg(unix)]
     File::open(directory_of(path)).and_then(|dir| dir.sync_all()).map_err(Error::io(path))?;

@@ -8,10 +8,10 @@ use std::path::{Component, Path, PathBuf};
 use half::{bf16, f16};
 use llmar::bytes::Bytes;
 use llmar::llama::LlamaConfig;
-use safetensors::{Dtype, SafeTensors};
+use safetensors::Dtype;
 use serde_json::{Map, Value};
 
-use crate::artifacts::{map_file, sha256_hex};
+use crate::artifacts::{map_file, read_header, sha256_hex};
 use crate::error::{Error, Result};
 
 /// Largest JSON file that is read.
@@ -56,9 +56,7 @@ impl Folder {
         for (shard, name) in names.iter().enumerate() {
             let file = path.join(name);
             let bytes = map_file(&file)?;
-            let (header, metadata) = SafeTensors::read_metadata(bytes.as_slice())
-                .map_err(|e| Error::format(file.display(), format!("expected a safetensors file: {e}")))?;
-            let data = 8 + header; // `header` leaves out its own length word
+            let (data, metadata) = read_header(bytes.as_slice()).map_err(|e| Error::format(file.display(), e))?;
             for (tensor, info) in metadata.tensors() {
                 let range = data + info.data_offsets.0..data + info.data_offsets.1;
                 let place = Place { shard, dtype: info.dtype, shape: info.shape.clone(), range };

@@ -49,6 +49,7 @@ pub fn import(source: &Path, out: &Path) -> Result<BaseMeta> {
     let name = name.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     if source.is_dir() {
         let folder = Folder::open(source)?;
+        folder.config.check()?;
         let tables = tokenizer::from_tokenizer_json(&folder.tokenizer)?;
         let meta = BaseMeta {
             config: folder.config.clone(),
@@ -98,7 +99,6 @@ fn write_base(
     mut tables: TokenizerTables,
     floats: &dyn Fn(&str, &[usize]) -> Result<Vec<f32>>,
 ) -> Result<()> {
-    meta.config.check()?;
     let wrong = |detail: String| Error::format(source.display(), detail);
     let vocab = meta.config.vocab_size;
     if tables.pieces.len() > vocab {
