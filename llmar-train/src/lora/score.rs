@@ -22,11 +22,10 @@ pub fn scores(llama: &Llama, lora: Option<&Lora>, words: &Words, codes: &Tensor,
         for (row, node) in inner.iter().enumerate() {
             steps.extend(words.trie.children(*node).iter().map(|child| (row, *child)));
         }
-        let vocab = logits.size()[1];
-        let wanted: Vec<i64> = (0..part.len())
-            .flat_map(|clip| steps.iter().map(move |(row, child)| ((clip * inner.len() + row) as i64, *child)))
-            .map(|(row, child)| row * vocab + i64::from(words.trie.token(child)))
-            .collect();
+        let (vocab, nodes) = (logits.size()[1], inner.len());
+        let steps_of = |clip: usize| steps.iter().map(move |(row, child)| ((clip * nodes + row) as i64, *child));
+        let wanted: Vec<i64> =
+            (0..part.len()).flat_map(steps_of).map(|(row, child)| row * vocab + i64::from(words.trie.token(child))).collect();
         let read = logits.view(-1).index_select(0, &Tensor::from_slice(&wanted).to_device(logits.device()));
         let read = Vec::<f32>::try_from(read)?;
         for clip in read.chunks(steps.len()) {
