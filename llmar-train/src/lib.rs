@@ -16,4 +16,7 @@ pub mod torch;
 #[cfg(feature = "torch")]
 pub mod vqvae;
 
+#[cfg(test)]
+mod testing;
+
 pub use error::{Error, Result};

@@ -3,14 +3,19 @@
 //! All activations are f32, row-major, `[rows, features]`. Every op gives bit-identical results for any number of threads
 //! and any batch size: threads split output rows, never a sum.
 
+mod codebook;
 mod cpu;
 mod matrix;
+mod quantize;
 pub mod reference;
+#[cfg(test)]
+mod tests;
 
 use std::ops::Range;
 
+pub use codebook::{Codebook, Geometry};
 pub use cpu::{Cpu, Isa};
-pub use matrix::{GROUP, Matrix, MatrixData, Packed, ROW_BLOCK, Scheme, pack};
+pub use matrix::{ElementType, GROUP, Matrix, MatrixData, Packed, ROW_BLOCK, Scheme, pack, packed_shapes};
 
 use crate::error::Result;
 
@@ -84,36 +89,17 @@ impl Conv1d {
     }
 }
 
-/// A codebook ready for the arcosh-free argmin.
-#[derive(Clone, Debug)]
-pub struct Codebook {
-    /// Points [codes, dim]: ball points for `Poincare`, plain vectors for `Euclidean`.
-    pub points: Vec<f32>,
-    /// Codes U.
-    pub codes: usize,
-    /// Features d.
-    pub dim: usize,
-    /// How distances are measured.
-    pub geometry: Geometry,
-}
-
-/// Geometry of the latent space.
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case", tag = "kind")]
-pub enum Geometry {
-    /// Ball of curvature −c, radius 1/√c. A feature f (tangent vector at the origin) is the point exp₀(f).
-    Poincare {
-        /// c > 0
-        curvature: f32,
-    },
-    /// Flat space: the feature is the point.
-    Euclidean,
-}
-
 impl Device {
     /// The CPU with `threads` ≥ 1 threads; more than one starts workers that end with this device.
     pub fn cpu(threads: usize) -> Result<Self> {
         Ok(Self::Cpu(Cpu::new(threads)?))
+    }
+
+    /// Runs `f` where the ops dispatch fastest: a caller that runs many ops in a row wraps them in one call.
+    pub fn install<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {
+        match self {
+            Self::Cpu(cpu) => cpu.install(f),
+        }
     }
 
     /// y [n, w.rows] = W x (or += W x) for x [n, w.cols].

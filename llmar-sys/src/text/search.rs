@@ -14,7 +14,7 @@
 //! reported is the middle of [exp(s/T)/Z_hi, exp(s/T)/Z_lo]; the other labels have less and a smaller error. With k ≥ the number of labels
 //! every node is evaluated, Z_lo = Z_hi, and probabilities are exact.
 
-use std::cmp::{Ordering, Reverse};
+use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
 use super::labels::{LabelScore, LabelTrie};
@@ -57,23 +57,17 @@ fn better(a: &(f64, usize), b: &(f64, usize)) -> Ordering {
     b.0.total_cmp(&a.0).then(a.1.cmp(&b.1))
 }
 
-/// A node that might join a pass, ordered by its estimated L, then towards the leaves, then by index.
+/// A node that might join a pass. Ordered by its L, known or guessed, then by index.
 #[derive(Clone, Copy, Debug)]
 struct Candidate {
     estimate: f64,
-    depth: u32,
+    known: bool,
     node: u32,
-}
-
-impl Candidate {
-    fn key(&self) -> (u32, Reverse<u32>) {
-        (self.depth, Reverse(self.node))
-    }
 }
 
 impl Ord for Candidate {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.estimate.total_cmp(&other.estimate).then_with(|| self.key().cmp(&other.key()))
+        self.estimate.total_cmp(&other.estimate).then(other.node.cmp(&self.node))
     }
 }
 
@@ -124,45 +118,40 @@ impl<'t> Search<'t> {
 
     /// The nodes to evaluate next, each after its parent; empty once the search is finished.
     ///
-    /// Nodes whose parent is in the same pass are taken on an estimate (the parent's L, shared evenly by its children), so that a chain is
-    /// walked to its leaf at once, and a promising branching is not waited for.
+    /// A chain of single children is walked at once, to its leaf or the next branching. Open nodes are taken, best first, as long as they would
+    /// still be wanted if the best leaf below each node taken before kept all of that node's probability. Free rows are filled with the next best
+    /// nodes, those behind a branching of this pass included, on the guess that its children share evenly.
     pub fn next_nodes(&self) -> Vec<u32> {
         let mut pass = Vec::new();
         if self.is_finished() {
             return pass;
         }
         let everything = self.top_k == self.trie.labels();
-        let mut candidates: BinaryHeap<Candidate> =
-            self.open.iter().map(|&node| self.candidate(node, self.log_prob[node as usize])).collect();
-        // Expected state after this pass: scores of the leaves it reaches, and the share of Z left open.
+        let candidate = |&node: &u32| Candidate { estimate: self.log_prob[node as usize], known: true, node };
+        let mut candidates: BinaryHeap<Candidate> = self.open.iter().map(candidate).collect();
+        // The state that this pass is hoped to end in.
         let mut scores: Vec<f64> = self.found.iter().map(|f| f.0).collect();
-        let mut open_nodes = self.open.clone();
+        let mut open = self.open.clone();
         while let Some(head) = candidates.pop() {
-            let wanted = everything || self.is_wanted(head.estimate, &mut scores, &open_nodes);
-            if !everything && !pass.is_empty() && pass.len() >= if wanted { PASS_ROWS } else { FREE_ROWS } {
-                break;
+            let wanted = everything || pass.is_empty() || head.known && self.is_wanted(head.estimate, &mut scores, &open);
+            if !everything && pass.len() >= if wanted { PASS_ROWS } else { FREE_ROWS } {
+                continue;
             }
-            open_nodes.retain(|&n| n != head.node);
-            // A single child has its parent's estimate: the chain goes with its head.
+            if head.known {
+                open.retain(|&n| n != head.node);
+                scores.push(head.estimate);
+            }
             let mut node = head.node;
-            loop {
+            pass.push(node);
+            while let &[only] = self.trie.children(node)
+                && self.trie.label(only).is_none()
+            {
+                node = only;
                 pass.push(node);
-                let children = self.trie.children(node);
-                if let &[only] = children
-                    && self.trie.label(only).is_none()
-                {
-                    node = only;
-                    continue;
-                }
-                let estimate = head.estimate - (children.len() as f64).ln();
-                for &child in children {
-                    match self.trie.label(child) {
-                        Some(_) => scores.push(estimate),
-                        None => candidates.push(self.candidate(child, estimate)),
-                    }
-                }
-                break;
             }
+            let inner = self.trie.children(node).iter().filter(|&&child| self.trie.label(child).is_none());
+            let estimate = head.estimate - (self.trie.children(node).len() as f64).ln();
+            candidates.extend(inner.map(|&node| Candidate { estimate, known: false, node }));
         }
         pass
     }
@@ -198,10 +187,6 @@ impl<'t> Search<'t> {
             scores[label] = score as f32;
         }
         scores
-    }
-
-    fn candidate(&self, node: u32, estimate: f64) -> Candidate {
-        Candidate { estimate, depth: self.trie.node_depth(node), node }
     }
 
     /// Whether, with leaves of these scores known and these nodes open, a node of log-probability `bound` (the highest open one) must still

@@ -260,26 +260,20 @@ fn strings<'a>(gguf: &Gguf<'a>, key: &str) -> Result<Option<Vec<&'a str>>> {
 }
 
 /// SentencePiece knows no merges: it always joins the pair whose joined piece scores best. So every way to cut a piece in two pieces is a merge, and
-/// merges rank by the joined piece's score, then longer parts first (the order that Hugging Face's converter writes).
+/// merges rank by the joined piece's score; those of one piece by the ids of their parts (the order that Hugging Face's converter writes).
 fn merges_of_scores(written: &[&str], types: &[i64], scores: &[f64], ids: &HashMap<&str, u32>) -> Vec<(u32, u32)> {
     let mut found = Vec::new();
     for (id, &piece) in written.iter().enumerate() {
         if types[id] != TYPE_NORMAL && types[id] != TYPE_USER_DEFINED {
             continue;
         }
-        let mut cuts: Vec<_> = piece
-            .char_indices()
-            .enumerate()
-            .skip(1)
-            .filter_map(|(chars, (at, _))| Some((*ids.get(&piece[..at])?, *ids.get(&piece[at..])?, chars)))
-            .collect();
-        cuts.sort_by_key(|&(left, right, _)| (left, right));
-        let length = piece.chars().count();
-        found.extend(cuts.into_iter().map(|(left, right, chars)| ((left, right), scores[id], chars, length - chars)));
+        let cuts = piece.char_indices().skip(1).map(|(at, _)| piece.split_at(at));
+        let mut pairs: Vec<(u32, u32)> = cuts.filter_map(|(left, right)| Some((*ids.get(left)?, *ids.get(right)?))).collect();
+        pairs.sort_unstable();
+        found.extend(pairs.into_iter().map(|pair| (scores[id], pair)));
     }
-    // Stable, so that equal keys stay in the order of ids.
-    found.sort_by(|a, b| b.1.total_cmp(&a.1).then(b.2.cmp(&a.2)).then(b.3.cmp(&a.3)));
-    found.into_iter().map(|(pair, ..)| pair).collect()
+    found.sort_by(|a, b| b.0.total_cmp(&a.0)); // stable: equal scores stay in the order of ids
+    found.into_iter().map(|(_, pair)| pair).collect()
 }
 
 /// Ids of a merge's parts; the joined piece must be there as well.

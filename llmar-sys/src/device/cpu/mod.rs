@@ -1,7 +1,18 @@
-//! The CPU backend.
+//! The CPU backend: kernels over sixteen lanes, an instruction set chosen once at run time, and a fixed number of threads.
 
-use super::{AttentionShape, Codebook, Conv1d, Matrix, Rows, Store};
-use crate::error::Result;
+mod activations;
+mod attention;
+mod convolution;
+mod elementwise;
+mod lanes;
+mod linear;
+mod nearest;
+mod rope;
+
+use std::sync::{Mutex, PoisonError};
+
+use crate::error::{Error, Result};
+use lanes::{Kernel, Portable};
 
 /// Instruction sets with kernels of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,37 +27,123 @@ pub enum Isa {
     Neon,
 }
 
+impl Isa {
+    /// Every instruction set, the fastest last.
+    pub const ALL: [Self; 4] = [Self::Portable, Self::Neon, Self::Avx2, Self::Avx512];
+
+    /// Whether this machine has it.
+    pub fn is_available(self) -> bool {
+        match self {
+            Self::Portable => true,
+            _ => false,
+        }
+    }
+
+    /// The fastest that this machine has.
+    pub fn best() -> Self {
+        Self::ALL.into_iter().rev().find(|isa| isa.is_available()).unwrap_or(Self::Portable)
+    }
+}
+
+/// Most threads that a device may have.
+const MAX_THREADS: usize = 256;
+
 /// The CPU with a fixed instruction set and number of threads.
 #[derive(Debug)]
-pub struct Cpu {}
+pub struct Cpu {
+    /// Available on this machine: checked on construction, which is what makes [`Cpu::run`] sound.
+    isa: Isa,
+    threads: usize,
+    /// Workers; none when everything runs on the calling thread.
+    pool: Option<rayon::ThreadPool>,
+    /// Buffers that are not in use. A list, because several callers may share one device.
+    scratch: Mutex<Vec<Scratch>>,
+    rope: rope::Tables,
+}
 
-#[expect(unused_variables, clippy::too_many_arguments, missing_docs)]
+/// Buffers of one running op.
+#[derive(Debug, Default)]
+struct Scratch {
+    linear: linear::Scratch,
+    /// Input of a convolution, taps side by side.
+    taps: Vec<f32>,
+    /// Attention scores, and scores of codes.
+    scores: Vec<f32>,
+}
+
 impl Cpu {
+    /// The fastest instruction set of this machine and `threads` threads, 1 to 256. With one, everything runs on the calling thread.
     pub fn new(threads: usize) -> Result<Self> {
-        todo!()
+        Self::with_isa(Isa::best(), threads)
     }
-    pub fn linear(&self, w: &Matrix, x: &[f32], n: usize, y: &mut [f32], store: Store) {
-        todo!()
+
+    /// As [`Cpu::new`] with a given instruction set, for tests and measurements. `Err` when this machine lacks it.
+    #[doc(hidden)]
+    pub fn with_isa(isa: Isa, threads: usize) -> Result<Self> {
+        if !(1..=MAX_THREADS).contains(&threads) {
+            return Err(Error::argument("threads", format!("1 to {MAX_THREADS}"), threads));
+        }
+        if !isa.is_available() {
+            return Err(Error::argument("instruction set", "one that this machine has", format!("{isa:?}")));
+        }
+        let pool = if threads == 1 {
+            None
+        } else {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|i| format!("llmar-{i}")).build();
+            Some(pool.map_err(|e| Error::argument("threads", "workers that the system can start", e))?)
+        };
+        Ok(Self { isa, threads, pool, scratch: Mutex::default(), rope: rope::Tables::default() })
     }
-    pub fn rms_norm(&self, x: &[f32], weight: &[f32], eps: f32, y: &mut [f32]) {
-        todo!()
+
+    /// The instruction set of its kernels.
+    pub fn isa(&self) -> Isa {
+        self.isa
     }
-    pub fn rope(&self, x: &mut [f32], stride: usize, heads: usize, head_dim: usize, positions: &[u32], theta: f32) {
-        todo!()
+
+    /// Threads that an op may use, the caller's included.
+    pub fn threads(&self) -> usize {
+        self.threads
     }
-    pub fn attention(&self, shape: AttentionShape, rows: &Rows, q: &[f32], q_stride: usize, keys: &[f32], values: &[f32], out: &mut [f32]) {
-        todo!()
+
+    /// See [`Device::install`](crate::device::Device::install).
+    pub fn install<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {
+        match &self.pool {
+            None => f(),
+            Some(pool) => pool.install(f),
+        }
     }
-    pub fn swiglu(&self, gate_up: &[f32], f: usize, y: &mut [f32]) {
-        todo!()
+
+    /// Runs a kernel on this machine's lanes.
+    #[inline]
+    fn run<K: Kernel>(&self, kernel: K) -> K::Output {
+        match self.isa {
+            _ => kernel.run(Portable),
+        }
     }
-    pub fn log_sum_exp(&self, logits: &[f32], vocab: usize, out: &mut [f32]) {
-        todo!()
+
+    /// Calls `f` with every number below `parts`, on as many threads as there are.
+    fn split(&self, parts: usize, f: impl Fn(usize) + Sync) {
+        match &self.pool {
+            Some(pool) if parts > 1 => pool.install(|| halve(0, parts, &f)),
+            _ => (0..parts).for_each(f),
+        }
     }
-    pub fn conv1d(&self, conv: &Conv1d, x: &[f32], frames: usize, relu_in: bool, y: &mut [f32], store: Store) {
-        todo!()
+
+    /// Buffers for one op; [`Cpu::put_back`] keeps them for the next.
+    fn scratch(&self) -> Scratch {
+        self.scratch.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
     }
-    pub fn nearest_codes(&self, codebook: &Codebook, features: &[f32], n: usize, out: &mut [u16]) {
-        todo!()
+
+    fn put_back(&self, scratch: Scratch) {
+        self.scratch.lock().unwrap_or_else(PoisonError::into_inner).push(scratch);
     }
+}
+
+/// Calls `f` for start..end, one half beside the other.
+fn halve(start: usize, end: usize, f: &(impl Fn(usize) + Sync)) {
+    if end - start == 1 {
+        return f(start);
+    }
+    let middle = start.midpoint(end);
+    rayon::join(|| halve(start, middle, f), || halve(middle, end, f));
 }

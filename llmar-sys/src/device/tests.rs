@@ -1,0 +1,431 @@
+//! Every backend against the reference, the same cases for each: all instruction sets of this machine, several thread counts.
+
+use std::ops::Range;
+
+use super::*;
+use crate::device::reference as naive;
+
+/// Small, seeded generator (splitmix64): the cases are the same on every machine.
+pub(super) struct Random(pub u64);
+
+impl Random {
+    pub fn bits(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+    /// −1..1
+    pub fn uniform(&mut self) -> f32 {
+        (self.bits() >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    }
+    /// Roughly normal: the sum of four uniforms, variance 4/3.
+    pub fn normal(&mut self) -> f32 {
+        (0..4).map(|_| self.uniform()).sum()
+    }
+    pub fn vec(&mut self, len: usize) -> Vec<f32> {
+        (0..len).map(|_| self.normal()).collect()
+    }
+    pub fn below(&mut self, end: usize) -> usize {
+        (self.bits() % end as u64) as usize
+    }
+}
+
+/// Every instruction set of this machine with 1, 2 and 4 threads.
+fn devices() -> Vec<Device> {
+    let isas = Isa::ALL.into_iter().filter(|isa| isa.is_available());
+    isas.flat_map(|isa| [1, 2, 4].map(|threads| Device::Cpu(Cpu::with_isa(isa, threads).unwrap()))).collect()
+}
+
+fn name(device: &Device) -> String {
+    let Device::Cpu(cpu) = device;
+    format!("{:?}, {} threads", cpu.isa(), cpu.threads())
+}
+
+/// |got − want| ≤ tolerance · scale, or both NaN.
+#[track_caller]
+fn assert_close(got: &[f32], want: &[f32], tolerance: f32, scale: f32, what: &str) {
+    assert_eq!(got.len(), want.len());
+    for (i, (&g, &w)) in got.iter().zip(want).enumerate() {
+        let same = g == w || (g.is_nan() && w.is_nan()) || (g - w).abs() <= tolerance * scale;
+        assert!(same, "{what}: element {i}: {g}, reference {w}");
+    }
+}
+
+fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|v| v.to_bits()).collect()
+}
+
+const SCHEMES: [Scheme; 4] = [Scheme::F32, Scheme::F16, Scheme::Q8, Scheme::Q4];
+
+#[test]
+fn linear_agrees_with_the_reference() {
+    let mut random = Random(1);
+    let devices = devices();
+    for scheme in SCHEMES {
+        for (rows, cols) in [(1, 1), (16, 32), (17, 33), (5, 100), (64, 64), (100, 31), (192, 576), (37, 1536)] {
+            let weights = random.vec(rows * cols);
+            let w = Matrix::pack(scheme, rows, cols, &weights);
+            for n in [0, 1, 2, 3, 5, 8, 12, 17] {
+                let x = random.vec(n * cols);
+                let before = random.vec(n * rows);
+                let mut want = before.clone();
+                naive::linear(&w, &x, n, &mut want, Store::Add);
+                for device in &devices {
+                    let what = format!("{scheme:?} {rows}×{cols}, n = {n}, {}", name(device));
+                    let mut y = before.clone();
+                    device.linear(&w, &x, n, &mut y, Store::Add);
+                    assert_close(&y, &want, 3e-6, cols as f32, &what);
+                    let mut overwritten = vec![f32::NAN; n * rows];
+                    device.linear(&w, &x, n, &mut overwritten, Store::Overwrite);
+                    let added: Vec<f32> = before.iter().zip(&overwritten).map(|(b, y)| b + y).collect();
+                    assert_eq!(bits(&y), bits(&added), "{what}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn linear_gives_the_same_bits_for_any_batch_and_thread_count() {
+    let mut random = Random(2);
+    let devices = devices();
+    let (rows, cols, n) = (150, 600, 29);
+    for scheme in SCHEMES {
+        let w = Matrix::pack(scheme, rows, cols, &random.vec(rows * cols));
+        let x = random.vec(n * cols);
+        let mut first_of_isa: Vec<(Isa, Vec<u32>)> = Vec::new();
+        for device in &devices {
+            let Device::Cpu(cpu) = device;
+            let mut all = vec![0.0; n * rows];
+            device.linear(&w, &x, n, &mut all, Store::Overwrite);
+            for i in 0..n {
+                let mut one = vec![0.0; rows];
+                device.linear(&w, &x[i * cols..(i + 1) * cols], 1, &mut one, Store::Overwrite);
+                assert_eq!(bits(&one), bits(&all[i * rows..(i + 1) * rows]), "{scheme:?} row {i}, {}", name(device));
+            }
+            first_of_isa.push((cpu.isa(), bits(&all)));
+        }
+        for (isa, result) in &first_of_isa {
+            // Quantised products are integers and one fused sum, the same everywhere; float products are fused except in `Portable`.
+            let comparable = |other: Isa| {
+                other == *isa || matches!(scheme, Scheme::Q8 | Scheme::Q4) || (*isa != Isa::Portable && other != Isa::Portable)
+            };
+            for (other, other_result) in &first_of_isa {
+                assert!(!comparable(*other) || result == other_result, "{scheme:?}: {isa:?} and {other:?} differ");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_not_finite_stays_so() {
+    let mut random = Random(3);
+    for scheme in SCHEMES {
+        let w = Matrix::pack(scheme, 20, 70, &random.vec(20 * 70));
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            for device in &devices() {
+                let mut x = random.vec(3 * 70);
+                x[70 + 65] = bad;
+                let mut y = vec![0.0; 3 * 20];
+                device.linear(&w, &x, 3, &mut y, Store::Overwrite);
+                assert!(y[..20].iter().all(|y| y.is_finite()) && y[40..].iter().all(|y| y.is_finite()), "{scheme:?} {}", name(device));
+                assert!(y[20..40].iter().all(|y| !y.is_finite()), "{scheme:?} {bad} {}", name(device));
+            }
+        }
+    }
+}
+
+#[test]
+fn linear_takes_huge_and_tiny_activations() {
+    let mut random = Random(4);
+    for scheme in SCHEMES {
+        let w = Matrix::pack(scheme, 16, 64, &random.vec(16 * 64));
+        for magnitude in [1e-38f32, 1e-30, 1e-20, 1e20, 1e33] {
+            let x: Vec<f32> = random.vec(64).iter().map(|x| x * magnitude).collect();
+            let mut want = vec![0.0; 16];
+            naive::linear(&w, &x, 1, &mut want, Store::Overwrite);
+            for device in &devices() {
+                let mut y = vec![0.0; 16];
+                device.linear(&w, &x, 1, &mut y, Store::Overwrite);
+                assert_close(&y, &want, 3e-6, 64.0 * magnitude, &format!("{scheme:?} {magnitude:e} {}", name(device)));
+            }
+        }
+    }
+}
+
+#[test]
+fn packing_and_reading_rows_round_trips() {
+    let mut random = Random(5);
+    for scheme in SCHEMES {
+        for (rows, cols) in [(1, 1), (16, 32), (33, 45), (50, 96)] {
+            let weights = random.vec(rows * cols);
+            let w = Matrix::pack(scheme, rows, cols, &weights);
+            let lengths: usize = packed_shapes(scheme, rows, cols).iter().map(|(_, e, s)| s.iter().product::<usize>() * e.size()).sum();
+            assert_eq!(lengths, w.byte_len());
+            let mut row = vec![0.0; cols];
+            for r in 0..rows {
+                w.row(r, &mut row);
+                for (group, original) in row.chunks(GROUP).zip(weights[r * cols..(r + 1) * cols].chunks(GROUP)) {
+                    let largest = original.iter().fold(0.0f32, |m, w| m.max(w.abs()));
+                    let step = match scheme {
+                        Scheme::F32 => 0.0,
+                        Scheme::F16 => largest / 2048.0,
+                        Scheme::Q8 => largest / 127.0 * 0.51,
+                        Scheme::Q4 => largest * 2.0 / 15.0,
+                    };
+                    assert_close(group, original, step, 1.0, &format!("{scheme:?} row {r}"));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn packed_scales_are_finite_for_any_weights() {
+    let extremes =
+        [0.0, -0.0, 1e-45, -1e-38, 1e-7, -6e-8, 1.0, 65504.0, -70000.0, 1e30, f32::MAX, f32::INFINITY, f32::NEG_INFINITY, f32::NAN];
+    let mut random = Random(6);
+    for scheme in [Scheme::Q8, Scheme::Q4] {
+        for _ in 0..500 {
+            let weights: Vec<f32> = (0..40).map(|_| extremes[random.below(extremes.len())]).collect();
+            let w = Matrix::pack(scheme, 1, 40, &weights);
+            let mut row = vec![0.0; 40];
+            w.row(0, &mut row);
+            assert!(row.iter().all(|w| w.is_finite()), "{scheme:?} {weights:?} gave {row:?}");
+        }
+        // Weights so small that their scale would round to zero are still there.
+        let tiny = [3e-6f32; 32];
+        let w = Matrix::pack(scheme, 1, 32, &tiny);
+        let mut row = vec![0.0; 32];
+        w.row(0, &mut row);
+        assert_close(&row, &tiny, 0.02, 3e-6, "tiny weights");
+    }
+}
+
+#[test]
+fn tensors_that_do_not_fit_are_refused() {
+    use crate::bytes::Bytes;
+    let good = || vec![Bytes::copy_from(&[0; 2 * 16 * 32]), Bytes::copy_from(&[0; 2 * 16 * 2])];
+    assert!(Matrix::from_tensors(Scheme::Q8, 20, 32, good()).is_ok());
+    assert!(Matrix::from_tensors(Scheme::Q8, 20, 33, good()).is_err());
+    assert!(Matrix::from_tensors(Scheme::Q8, 33, 32, good()).is_err());
+    assert!(Matrix::from_tensors(Scheme::Q4, 20, 32, good()).is_err());
+    assert!(Matrix::from_tensors(Scheme::F16, 20, 32, good()).is_err());
+    let odd = Bytes::copy_from(&[0; 129]).slice(1..129).unwrap();
+    assert!(Matrix::from_tensors(Scheme::F32, 16, 2, vec![odd]).is_err(), "misaligned");
+}
+
+#[test]
+fn rms_norm_agrees_with_the_reference() {
+    let mut random = Random(7);
+    for d in [1, 7, 16, 576] {
+        for n in [0, 1, 3] {
+            let mut x = random.vec(n * d);
+            if let Some(x) = x.first_mut() {
+                *x = 25_000.0; // as the residual of a first position
+            }
+            let weight = random.vec(d);
+            let mut want = vec![0.0; n * d];
+            naive::rms_norm(&x, &weight, 1e-5, &mut want);
+            for device in &devices() {
+                let mut y = vec![0.0; n * d];
+                device.rms_norm(&x, &weight, 1e-5, &mut y);
+                for (y, want) in y.iter().zip(&want) {
+                    assert!((y - want).abs() <= 2e-6 * want.abs(), "d = {d}, {}: {y}, reference {want}", name(device));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn rope_agrees_with_the_reference() {
+    let mut random = Random(8);
+    for (heads, head_dim, stride) in [(1, 2, 2), (3, 64, 200), (9, 64, 960)] {
+        let positions = [0, 1, 5, 77, 2047, 40_000];
+        let x = random.vec(positions.len() * stride);
+        let mut want = x.clone();
+        naive::rope(&mut want, stride, heads, head_dim, &positions, 10_000.0);
+        for device in &devices() {
+            let mut y = x.clone();
+            device.rope(&mut y, stride, heads, head_dim, &positions, 10_000.0);
+            assert_close(&y, &want, 1e-6, 4.0, &name(device));
+            // What is not rotated is not touched.
+            assert_eq!(y[heads * head_dim..stride], x[heads * head_dim..stride]);
+        }
+    }
+}
+
+/// Random rows that see up to three random ranges.
+fn random_rows(random: &mut Random, n: usize, slots: usize) -> Rows {
+    let mut rows = Rows::default();
+    for _ in 0..6 {
+        let (a, b) = (random.below(slots) as u32, random.below(slots) as u32);
+        rows.ranges.push(a.min(b)..a.max(b) + 1);
+    }
+    for i in 0..n {
+        let start = random.below(6) as u32;
+        let end = (start + 1 + random.below(3) as u32).min(6);
+        rows.position.push(i as u32);
+        rows.slot.push(i as u32);
+        rows.row_ranges.push(start..end);
+    }
+    rows
+}
+
+#[test]
+fn attention_agrees_with_the_reference() {
+    let mut random = Random(9);
+    for (heads, kv_heads, head_dim) in [(1, 1, 2), (9, 3, 64), (4, 4, 24), (8, 2, 100)] {
+        let shape = AttentionShape { heads, kv_heads, head_dim };
+        let q_stride = (heads + 2 * kv_heads) * head_dim;
+        for (n, slots) in [(0, 5), (1, 1), (2, 17), (17, 90)] {
+            let rows = random_rows(&mut random, n, slots);
+            let q = random.vec(n * q_stride);
+            let keys = random.vec(slots * kv_heads * head_dim);
+            let values = random.vec(slots * kv_heads * head_dim);
+            let mut want = vec![0.0; n * heads * head_dim];
+            naive::attention(shape, &rows, &q, q_stride, &keys, &values, &mut want);
+            for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
+                let mut results = Vec::new();
+                for threads in [1, 2, 4] {
+                    let device = Device::Cpu(Cpu::with_isa(isa, threads).unwrap());
+                    let mut out = vec![f32::NAN; n * heads * head_dim];
+                    device.attention(shape, &rows, &q, q_stride, &keys, &values, &mut out);
+                    assert_close(&out, &want, 1e-5, 4.0, &format!("{shape:?} n = {n}, {}", name(&device)));
+                    for i in 0..n {
+                        let one = Rows {
+                            row_ranges: vec![rows.row_ranges[i].clone()],
+                            position: vec![0],
+                            slot: vec![0],
+                            ranges: rows.ranges.clone(),
+                        };
+                        let mut alone = vec![0.0; heads * head_dim];
+                        device.attention(shape, &one, &q[i * q_stride..], q_stride, &keys, &values, &mut alone);
+                        assert_eq!(bits(&alone), bits(&out[i * heads * head_dim..][..heads * head_dim]), "row {i}, {}", name(&device));
+                    }
+                    results.push(bits(&out));
+                }
+                assert!(results.iter().all(|r| *r == results[0]), "{isa:?}: thread counts differ");
+            }
+        }
+    }
+}
+
+#[test]
+fn attention_splits_work_by_slots_without_changing_a_bit() {
+    // Causal rows over one shape large enough to be split.
+    let shape = AttentionShape { heads: 9, kv_heads: 3, head_dim: 64 };
+    let (n, mut random) = (40, Random(10));
+    let rows = Rows {
+        position: (0..n as u32).collect(),
+        slot: (0..n as u32).collect(),
+        ranges: (0..n as u32).map(|i| 0..i + 1).collect(),
+        row_ranges: (0..n as u32).map(|i| i..i + 1).collect(),
+    };
+    let (q, keys, values) = (random.vec(n * 960), random.vec(n * 192), random.vec(n * 192));
+    let mut want = vec![0.0; n * 576];
+    naive::attention(shape, &rows, &q, 960, &keys, &values, &mut want);
+    let mut first: Option<Vec<u32>> = None;
+    for threads in [1, 2, 3, 4, 7] {
+        let mut out = vec![f32::NAN; n * 576];
+        Device::cpu(threads).unwrap().attention(shape, &rows, &q, 960, &keys, &values, &mut out);
+        assert_close(&out, &want, 1e-5, 4.0, "causal");
+        assert_eq!(first.get_or_insert_with(|| bits(&out)), &bits(&out), "{threads} threads");
+    }
+}
+
+#[test]
+fn attention_of_a_row_that_sees_nothing_is_zero() {
+    let shape = AttentionShape { heads: 1, kv_heads: 1, head_dim: 16 };
+    let nothing: Range<u32> = 0..0;
+    let rows = Rows { position: vec![0], slot: vec![0], ranges: vec![], row_ranges: vec![nothing] };
+    for device in &devices() {
+        let mut out = vec![1.0; 16];
+        device.attention(shape, &rows, &[1.0; 16], 16, &[1.0; 16], &[1.0; 16], &mut out);
+        assert_eq!(out, [0.0; 16]);
+    }
+}
+
+#[test]
+fn swiglu_agrees_with_the_reference() {
+    let mut random = Random(11);
+    for f in [1, 16, 33, 1536] {
+        let mut gate_up: Vec<f32> = random.vec(3 * 2 * f).iter().map(|x| x * 10.0).collect();
+        gate_up[0] = -100.0;
+        gate_up[2 * f] = 100.0;
+        gate_up[4 * f] = f32::NAN;
+        let mut want = vec![0.0; 3 * f];
+        naive::swiglu(&gate_up, f, &mut want);
+        for device in &devices() {
+            let mut y = vec![0.0; 3 * f];
+            device.swiglu(&gate_up, f, &mut y);
+            for (y, want) in y.iter().zip(&want) {
+                // Below a gate of −88 e^−gate exceeds f32 and the result, under 1e-36 times `up`, is zero.
+                let same = (y.is_nan() && want.is_nan()) || (y - want).abs() <= 1e-6 * want.abs() + 1e-35;
+                assert!(same, "f = {f}, {}: {y}, reference {want}", name(device));
+            }
+        }
+    }
+}
+
+#[test]
+fn log_sum_exp_agrees_with_the_reference() {
+    let mut random = Random(12);
+    for vocab in [1, 2, 16, 300, 5003] {
+        let mut logits: Vec<f32> = random.vec(5 * vocab).iter().map(|x| x * 20.0).collect();
+        logits[vocab..2 * vocab].fill(3.0);
+        logits[2 * vocab] = f32::NAN;
+        logits[3 * vocab..4 * vocab].fill(f32::NEG_INFINITY);
+        logits[4 * vocab] = f32::INFINITY;
+        let mut want = vec![0.0; 5];
+        naive::log_sum_exp(&logits, vocab, &mut want);
+        for device in &devices() {
+            let mut out = vec![0.0; 5];
+            device.log_sum_exp(&logits, vocab, &mut out);
+            assert_close(&out[..2], &want[..2], 2e-7, 80.0, &name(device));
+            assert!(out[2].is_nan() && out[3] == f32::NEG_INFINITY && out[4] == f32::INFINITY, "{}: {out:?}", name(device));
+        }
+    }
+}
+
+#[test]
+fn conv1d_agrees_with_the_reference() {
+    let mut random = Random(13);
+    // (c_in, c_out, kernel, stride, dilation, left, right)
+    for (c_in, c_out, kernel, stride, dilation, left, right) in [
+        (3, 5, 3, 1, 1, 1, 1),
+        (16, 32, 4, 2, 1, 1, 1),
+        (16, 32, 4, 2, 1, 3, 0),
+        (24, 24, 3, 1, 9, 9, 9),
+        (24, 24, 3, 1, 9, 18, 0),
+        (8, 8, 1, 1, 1, 0, 0),
+    ] {
+        for scheme in [Scheme::F32, Scheme::F16] {
+            let weight = Matrix::pack(scheme, c_out, kernel * c_in, &random.vec(c_out * kernel * c_in));
+            let conv = Conv1d { weight, bias: random.vec(c_out), kernel, stride, dilation, left, right };
+            for frames in [4, 17, 64] {
+                let x = random.vec(frames * c_in);
+                let before = random.vec(conv.out_len(frames) * c_out);
+                for (relu, store) in [(false, Store::Overwrite), (true, Store::Add)] {
+                    let mut want = before.clone();
+                    naive::conv1d(&conv, &x, frames, relu, &mut want, store);
+                    for device in &devices() {
+                        let mut y = before.clone();
+                        device.conv1d(&conv, &x, frames, relu, &mut y, store);
+                        assert_close(&y, &want, 3e-6, (kernel * c_in) as f32, &format!("kernel {kernel}, {}", name(device)));
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn thread_counts_out_of_range_are_refused() {
+    assert!(Device::cpu(0).is_err());
+    assert!(Device::cpu(257).is_err());
+    assert!(Device::cpu(3).is_ok());
+}
