@@ -8,7 +8,7 @@ use std::path::Path;
 use half::f16;
 use llmar::checkpoint::{FORMAT_VERSION, Label, Metadata, Prompt, Tensor, TensorData, write_checkpoint};
 use llmar::device::{Packed, Scheme, pack, packed_shapes};
-use llmar::text::{Tokenizer, TokenizerTables};
+use llmar::text::Tokenizer;
 
 use crate::artifacts::{self, AdapterMeta, BaseMeta, Opened, Stage1Meta, Store};
 use crate::cli::ExportArgs;
@@ -49,7 +49,7 @@ pub fn export(base_path: &Path, stage1_path: &Path, adapter_path: &Path, scheme:
     let lora = Lora::new(&adapter, &base.meta.config)?;
 
     let tables = tokenizer::from_base(&base)?;
-    let mut tensors = tokenizer_tensors(&tables)?;
+    let mut tensors = tables.tensors();
     let metadata = metadata(&base.meta, &stage1.meta, &adapter.meta, scheme, &Tokenizer::new(tables)?);
     motion_tensors(&stage1, &adapter, base.meta.config.hidden_size, &mut tensors)?;
     llama_tensors(&base, &lora, scheme, &mut tensors)?;
@@ -82,18 +82,6 @@ fn metadata(base: &BaseMeta, stage1: &Stage1Meta, adapter: &AdapterMeta, scheme:
         tokenizer: base.tokenizer,
         tensors_sha256: String::new(), // the writer's
     }
-}
-
-fn tokenizer_tensors(tables: &TokenizerTables) -> Result<Vec<Tensor<'static>>> {
-    let tensors = tokenizer::to_tensors(tables)?.into_iter().map(|(name, values)| {
-        let shape = vec![values.len()];
-        let data = match name {
-            "tokenizer.pieces" => TensorData::U8(values.iter().map(|&byte| byte as u8).collect()), // made from bytes
-            _ => TensorData::U32(Cow::Owned(values)),
-        };
-        Tensor { name: name.to_string(), shape, data }
-    });
-    Ok(tensors.collect())
 }
 
 /// Encoder, in the precision in which stage 1 stored it, and codebook.

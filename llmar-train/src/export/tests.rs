@@ -12,6 +12,8 @@ use llmar::recognizer::{Model, OpenOptions};
 use llmar::skeleton::{Centre, Heading, Layout, Preprocess, Resample, Scale};
 
 use super::*;
+use llmar::text::TokenizerTables;
+
 use crate::artifacts::{Planned, Values, base_tensors, write, write_lazily};
 use crate::import::import;
 use crate::testing::{Random, shared, tiny_config};
@@ -96,16 +98,18 @@ fn fixture(config: LlamaConfig) -> Fixture {
         source: "made up".to_string(),
         source_sha256: "5".repeat(64),
     };
-    let integers = tokenizer::to_tensors(&tables).unwrap();
-    plan.extend(integers.iter().map(|(name, values)| {
-        let store = if *name == "tokenizer.pieces" { Store::U8 } else { Store::U32 };
-        Planned { name: (*name).to_string(), shape: vec![values.len()], store }
+    let vocabulary = tables.tensors();
+    let matrices = plan.len();
+    plan.extend(vocabulary.iter().map(|tensor| {
+        let store = if tensor.name == "tokenizer.pieces" { Store::U8 } else { Store::U32 };
+        Planned { name: tensor.name.clone(), shape: tensor.shape.clone(), store }
     }));
     write_lazily(&folder.path().join("base"), &meta, &plan, &|index| {
-        let name = plan[index].name.as_str();
-        Ok(match base.get(name) {
-            Some(values) => Values::Floats(Cow::Borrowed(values)),
-            None => Values::Integers(Cow::Borrowed(&integers[name])),
+        Ok(match index.checked_sub(matrices).map(|table| &vocabulary[table].data) {
+            None => Values::Floats(Cow::Borrowed(&base[&plan[index].name])),
+            Some(TensorData::U8(bytes)) => Values::Bytes(Cow::Borrowed(bytes)),
+            Some(TensorData::U32(ids)) => Values::Integers(Cow::Borrowed(ids)),
+            Some(other) => panic!("a table of {other:?}"),
         })
     })
     .unwrap();
