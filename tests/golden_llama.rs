@@ -135,13 +135,16 @@ mod passes {
         let config = config();
         let zeros = |name: &str| -> Result<Vec<f32>, Error> {
             let (h, f, v) = (config.hidden_size, config.intermediate_size, config.vocab_size);
-            Ok(vec![0.01; match name.rsplit('.').nth(1) {
-                Some("embed_tokens") => v * h,
-                Some("q_proj" | "o_proj") => config.q_dim() * h,
-                Some("k_proj" | "v_proj") => config.kv_dim() * h,
-                Some("gate_proj" | "up_proj" | "down_proj") => f * h,
-                _ => h,
-            }])
+            Ok(vec![
+                0.01;
+                match name.rsplit('.').nth(1) {
+                    Some("embed_tokens") => v * h,
+                    Some("q_proj" | "o_proj") => config.q_dim() * h,
+                    Some("k_proj" | "v_proj") => config.kv_dim() * h,
+                    Some("gate_proj" | "up_proj" | "down_proj") => f * h,
+                    _ => h,
+                }
+            ])
         };
         Llama { weights: Weights::from_tensors(&config, Scheme::F32, zeros).unwrap_or_else(|e: Error| panic!("{e}")), config }
     }

@@ -147,15 +147,13 @@ impl Recognizer {
         let all = self.question.trie.labels();
         let sentences: Vec<_> = sentences.iter().collect();
         let mut timings = Timings::default();
-        let searches =
-            self.scorer.score(&self.device, &self.model, &self.question, &sentences, all, control, &mut timings)?;
+        let searches = self.scorer.score(&self.device, &self.model, &self.question, &sentences, all, control, &mut timings)?;
         Ok(searches.iter().map(|search| search.all_scores()).collect())
     }
 
     /// The best labels of each sentence.
     pub(super) fn rank(&mut self, sentences: &[&ActionSentence], control: &Control, timings: &mut Timings) -> Result<Vec<Ranking>> {
-        let searches =
-            self.scorer.score(&self.device, &self.model, &self.question, sentences, self.top_k, control, timings)?;
+        let searches = self.scorer.score(&self.device, &self.model, &self.question, sentences, self.top_k, control, timings)?;
         Ok(searches.iter().map(|search| search.ranking()).collect())
     }
 
