@@ -7,6 +7,14 @@ pub mod error;
 pub mod evaluate;
 pub mod export;
 pub mod import;
+#[cfg(feature = "torch")]
+pub mod lora;
+#[cfg(feature = "torch")]
+pub mod losses;
+#[cfg(feature = "torch")]
+pub mod torch;
+#[cfg(feature = "torch")]
+pub mod vqvae;
 
 #[cfg(test)]
 mod testing;

@@ -2,6 +2,10 @@
 
 mod activations;
 mod attention;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod convolution;
 mod elementwise;
 mod lanes;
@@ -35,6 +39,10 @@ impl Isa {
     pub fn is_available(self) -> bool {
         match self {
             Self::Portable => true,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => avx2::is_available(),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => avx512::is_available(),
             _ => false,
         }
     }
@@ -117,6 +125,12 @@ impl Cpu {
     #[inline]
     fn run<K: Kernel>(&self, kernel: K) -> K::Output {
         match self.isa {
+            // SAFETY: `with_isa` has checked that the machine has the instructions.
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => unsafe { avx2::run(kernel) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => unsafe { avx512::run(kernel) },
             _ => kernel.run(Portable),
         }
     }
