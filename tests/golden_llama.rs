@@ -7,14 +7,17 @@
 
 #[path = "common/golden.rs"]
 mod golden;
+#[path = "common/shared.rs"]
+mod shared;
 
-use golden::{load, shared_folder, worst_intermediate, worst_logit};
+use golden::{load, worst_intermediate, worst_logit};
 use half::f16;
 use llmar::Error;
 use llmar::device::{Device, Scheme};
 use llmar::llama::{Llama, LlamaConfig, Weights};
 use safetensors::{Dtype, SafeTensors};
 use sha2::{Digest, Sha256};
+use shared::shared;
 
 fn config() -> LlamaConfig {
     LlamaConfig {
@@ -52,12 +55,7 @@ fn sha256(bytes: &[u8]) -> String {
 
 /// The f16 weights of the shared folder; `None`, after saying so, where they are not.
 fn f16_file(test: &str) -> Option<Vec<u8>> {
-    let path = shared_folder().join("golden/stories260k/model.safetensors");
-    let file = std::fs::read(&path).ok();
-    if file.is_none() {
-        println!("SKIPPED {test}: no {}", path.display());
-    }
-    file
+    Some(std::fs::read(shared(test, "golden/stories260k/model.safetensors")?).unwrap())
 }
 
 #[test]
@@ -135,13 +133,16 @@ mod passes {
         let config = config();
         let zeros = |name: &str| -> Result<Vec<f32>, Error> {
             let (h, f, v) = (config.hidden_size, config.intermediate_size, config.vocab_size);
-            Ok(vec![0.01; match name.rsplit('.').nth(1) {
-                Some("embed_tokens") => v * h,
-                Some("q_proj" | "o_proj") => config.q_dim() * h,
-                Some("k_proj" | "v_proj") => config.kv_dim() * h,
-                Some("gate_proj" | "up_proj" | "down_proj") => f * h,
-                _ => h,
-            }])
+            Ok(vec![
+                0.01;
+                match name.rsplit('.').nth(1) {
+                    Some("embed_tokens") => v * h,
+                    Some("q_proj" | "o_proj") => config.q_dim() * h,
+                    Some("k_proj" | "v_proj") => config.kv_dim() * h,
+                    Some("gate_proj" | "up_proj" | "down_proj") => f * h,
+                    _ => h,
+                }
+            ])
         };
         Llama { weights: Weights::from_tensors(&config, Scheme::F32, zeros).unwrap_or_else(|e: Error| panic!("{e}")), config }
     }

@@ -5,12 +5,13 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
 
 use llmar::control::Control;
 use llmar::device::{Device, Matrix, Rows, Scheme, Store};
 use llmar::llama::{KvCache, Llama, Workspace};
 use serde::Deserialize;
+
+use crate::shared::shared;
 
 /// One golden file.
 #[derive(Deserialize)]
@@ -53,19 +54,10 @@ pub struct Tap {
     pub tail: Vec<f64>,
 }
 
-/// The folder of shared test data: `LLMAR_SHARED`, or `shared` beside the repository.
-pub fn shared_folder() -> PathBuf {
-    std::env::var_os("LLMAR_SHARED").map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared"), PathBuf::from)
-}
-
 /// A golden file of the shared folder; `None`, after saying so, where there is none.
 pub fn load(test: &str, file: &str) -> Option<Golden> {
-    let path = shared_folder().join("golden").join(file);
-    let Ok(text) = std::fs::read_to_string(&path) else {
-        println!("SKIPPED {test}: no {}", path.display());
-        return None;
-    };
-    Some(serde_json::from_str(&text).expect("a golden file"))
+    let path = shared(test, &format!("golden/{file}"))?;
+    Some(serde_json::from_str(&std::fs::read_to_string(path).unwrap()).expect("a golden file"))
 }
 
 /// Rows in consecutive slots and positions, each seeing all before it.

@@ -70,7 +70,9 @@ impl ClipArchive {
         }
         let layout = layout(file, &about)?;
         let fps = match about.fps {
-            Some(fps) if !(fps.is_finite() && fps > 0.0) => return Err(Error::format(file, format!("fps: expected above zero, got {fps}"))),
+            Some(fps) if !(fps.is_finite() && fps > 0.0) => {
+                return Err(Error::format(file, format!("fps: expected above zero, got {fps}")));
+            }
             fps => fps,
         };
 

@@ -125,4 +125,4 @@ fn read_limited(path: &Path, limit: u64) -> Result<Vec<u8>> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

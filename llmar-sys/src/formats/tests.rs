@@ -9,7 +9,8 @@ use super::*;
 
 /// A file of the shared data folder; `None` after naming the test as skipped.
 pub(crate) fn shared(test: &str, file: &str) -> Option<PathBuf> {
-    let folder = std::env::var_os("LLMAR_SHARED").map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared"), PathBuf::from);
+    let folder =
+        std::env::var_os("LLMAR_SHARED").map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared"), PathBuf::from);
     let path = folder.join(file);
     if path.exists() {
         return Some(path);
@@ -168,7 +169,8 @@ fn each_damage_of_an_archive_is_named() {
     says(Fake { about: Fake::default().about.replace("[-1, 0]", "[-1, 2]"), ..Fake::default() }, "parents");
     says(Fake { about: Fake::default().about.replace("[-1, 0]", "[-1]"), ..Fake::default() }, "parents");
     says(Fake { about: Fake::default().about.replace("fake_clips", "ntu25"), ..Fake::default() }, "ntu25");
-    let with = |name, dtype, shape: &[usize], data: &[u8]| Fake { extra: vec![(name, dtype, shape.to_vec(), data.to_vec())], ..Fake::default() };
+    let with =
+        |name, dtype, shape: &[usize], data: &[u8]| Fake { extra: vec![(name, dtype, shape.to_vec(), data.to_vec())], ..Fake::default() };
     says(with("valid", Dtype::U8, &[3], &[1; 3]), "valid");
     says(with("valid", Dtype::I8, &[6], &[1; 6]), "expected U8");
     says(with("subjects", Dtype::I64, &[1], &[0; 8]), "subjects");
@@ -197,7 +199,15 @@ fn the_kind_is_found_from_the_content_alone() {
     let frame = format!("[{}]", vec!["[1, 2.5, -3e-1]"; 20].join(","));
     let clips = kind(format!(" {{\"skeletons\": [{frame}, {frame}], \"label\": 4}}").as_bytes()).unwrap();
     assert_eq!((clips[0].name.as_str(), clips[0].frames, &clips[0].joints[..3]), ("clip", 2, [1.0, 2.5, -0.3].as_slice()));
-    for damaged in ["", "[]", "{}", "{\"skeletons\": [[[1, 2, 3]]]}", "{\"skeletons\": [[[1, 2]]]}", "{\"Frames\": []}", "{\"skeletons\": [], \"Frames\": []}"] {
+    for damaged in [
+        "",
+        "[]",
+        "{}",
+        "{\"skeletons\": [[[1, 2, 3]]]}",
+        "{\"skeletons\": [[[1, 2]]]}",
+        "{\"Frames\": []}",
+        "{\"skeletons\": [], \"Frames\": []}",
+    ] {
         assert!(matches!(kind(damaged.as_bytes()), Err(Error::Format { .. })), "{damaged}");
     }
     assert!(matches!(read_clips(&folder.path().join("absent")), Err(Error::Io { .. })));
@@ -299,7 +309,9 @@ fn damaged_motions_are_named() {
 #[test]
 fn genuine_motions_are_bodies() {
     for (name, seconds) in [("walk", 3.0), ("kick", 1.5), ("backflip", 3.0)] {
-        let Some(path) = shared("genuine_motions_are_bodies", &format!("data/raw/deepmimic_pybullet/humanoid3d_{name}.txt")) else { return };
+        let Some(path) = shared("genuine_motions_are_bodies", &format!("data/raw/deepmimic_pybullet/humanoid3d_{name}.txt")) else {
+            return;
+        };
         let clip = read_clips(&path).unwrap().remove(0);
         clip.view().check().unwrap();
         let length = (clip.frames - 1) as f32 / clip.fps.unwrap();
@@ -318,7 +330,9 @@ fn genuine_motions_are_bodies() {
 
 #[test]
 fn walking_alternates_and_goes_towards_the_sensor() {
-    let Some(path) = shared("walking_alternates_and_goes_towards_the_sensor", "data/raw/deepmimic_pybullet/humanoid3d_walk.txt") else { return };
+    let Some(path) = shared("walking_alternates_and_goes_towards_the_sensor", "data/raw/deepmimic_pybullet/humanoid3d_walk.txt") else {
+        return;
+    };
     let clip = read_clips(&path).unwrap().remove(0);
     let last = clip.frames - 1;
     let (start, end) = (at(&clip, 0, 0), at(&clip, last, 0));

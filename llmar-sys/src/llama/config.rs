@@ -66,11 +66,11 @@ impl LlamaConfig {
                 return Err(Error::Limit { what, limit: limit as u64, got: got as u64 });
             }
         }
-        if self.num_attention_heads % self.num_key_value_heads != 0 {
+        if !self.num_attention_heads.is_multiple_of(self.num_key_value_heads) {
             let expected = format!("a multiple of num_key_value_heads = {}", self.num_key_value_heads);
             return Err(Error::argument("llama num_attention_heads", expected, self.num_attention_heads));
         }
-        if self.head_dim % 2 != 0 {
+        if !self.head_dim.is_multiple_of(2) {
             return Err(Error::argument("llama head_dim", "an even number", self.head_dim));
         }
         if !(self.rope_theta.is_finite() && self.rope_theta >= 1.0) {
@@ -123,7 +123,8 @@ mod tests {
         let good = smollm2();
         good.check().unwrap();
         assert_eq!((good.qkv_rows(), good.q_dim(), good.kv_dim()), (960, 576, 192));
-        let broken: [(&str, fn(&mut LlamaConfig)); 10] = [
+        type Damage = fn(&mut LlamaConfig);
+        let broken: [(&str, Damage); 10] = [
             ("hidden_size", |c| c.hidden_size = 0),
             ("intermediate_size", |c| c.intermediate_size = usize::MAX),
             ("num_hidden_layers", |c| c.num_hidden_layers = 257),

@@ -251,11 +251,7 @@ fn run(device: &Device, conv: &Conv1d, x: &[f32], frames: usize, relu: bool, y: 
 }
 
 /// A raw tensor of exactly `shape`, all finite.
-pub(super) fn checked(
-    name: String,
-    shape: &[usize],
-    tensor: &mut impl FnMut(&str) -> Result<(Vec<usize>, Vec<f32>)>,
-) -> Result<Vec<f32>> {
+pub(super) fn checked(name: String, shape: &[usize], tensor: &mut impl FnMut(&str) -> Result<(Vec<usize>, Vec<f32>)>) -> Result<Vec<f32>> {
     let (got, values) = tensor(&name)?;
     if got != shape || values.len() != shape.iter().product::<usize>() {
         return Err(Error::Shape { what: name, expected: shape.to_vec(), got });

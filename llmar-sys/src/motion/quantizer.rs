@@ -140,7 +140,7 @@ impl Quantizer {
     fn build(config: &QuantizerConfig, hidden: usize, tangent: &[f32], embedding: Bytes) -> Result<Self> {
         embedding.cast::<f32>()?;
         let points = config.points(tangent);
-        let codebook = Codebook { points, codes: config.codes, dim: config.dim, geometry: config.geometry };
+        let codebook = Codebook::new(points, config.codes, config.dim, config.geometry)?;
         Ok(Self { config: config.clone(), codebook, embedding, hidden })
     }
 

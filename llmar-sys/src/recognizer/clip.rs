@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::model::Model;
 use super::question::Question;
-use super::scorer::{Scorer, nanoseconds};
+use super::scorer::{Job, Scorer, nanoseconds};
 use crate::control::Control;
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -102,7 +102,7 @@ impl Recognizer {
         self.question.names.clone()
     }
 
-    /// Replaces the label list: at least one, no empty or duplicate text, at most 4,096 of at most 1,024 bytes. The prompt then lists them
+    /// Replaces the label list: at least one, no empty or duplicate text, at most 65,536 of at most 1,024 bytes. The prompt then lists them
     /// ("… predict the corresponding action from [a, b, c]."), and must fit the model's positions. On `Err` the previous list stays.
     pub fn set_labels(&mut self, labels: &[&str]) -> Result<()> {
         self.question = Question::with_labels(&self.model, labels)?;
@@ -147,15 +147,15 @@ impl Recognizer {
         let all = self.question.trie.labels();
         let sentences: Vec<_> = sentences.iter().collect();
         let mut timings = Timings::default();
-        let searches =
-            self.scorer.score(&self.device, &self.model, &self.question, &sentences, all, control, &mut timings)?;
+        let job = Job { device: &self.device, model: &self.model, question: &self.question, top_k: all, control };
+        let searches = self.scorer.score(job, &sentences, &mut timings)?;
         Ok(searches.iter().map(|search| search.all_scores()).collect())
     }
 
     /// The best labels of each sentence.
     pub(super) fn rank(&mut self, sentences: &[&ActionSentence], control: &Control, timings: &mut Timings) -> Result<Vec<Ranking>> {
-        let searches =
-            self.scorer.score(&self.device, &self.model, &self.question, sentences, self.top_k, control, timings)?;
+        let job = Job { device: &self.device, model: &self.model, question: &self.question, top_k: self.top_k, control };
+        let searches = self.scorer.score(job, sentences, timings)?;
         Ok(searches.iter().map(|search| search.ranking()).collect())
     }
 

@@ -113,7 +113,10 @@ fn check_stages(metadata: &Metadata) -> Result<()> {
     equal("encoder.inputs against the features of preprocess", preprocess.features(), encoder.inputs)?;
     equal("quantizer.dim against encoder.outputs", encoder.outputs, quantizer.dim)?;
     if preprocess.frames.checked_shr(encoder.halvings as u32).unwrap_or(0) == 0 {
-        return Err(Error::format("preprocess.frames", format!("{} leaves no token after {} halvings", preprocess.frames, encoder.halvings)));
+        return Err(Error::format(
+            "preprocess.frames",
+            format!("{} leaves no token after {} halvings", preprocess.frames, encoder.halvings),
+        ));
     }
     let vocab = llama.vocab_size;
     if let Some(id) = prompt.prefix_ids.iter().chain(&prompt.suffix_ids).find(|&&id| id as usize >= vocab) {

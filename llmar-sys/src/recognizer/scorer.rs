@@ -39,6 +39,17 @@ pub(super) struct Scorer {
     normalisers: Vec<f32>,
 }
 
+/// What a call asks, of whom.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Job<'a> {
+    pub device: &'a Device,
+    pub model: &'a Model,
+    pub question: &'a Question,
+    /// Best labels wanted of each sentence.
+    pub top_k: usize,
+    pub control: &'a Control,
+}
+
 /// One clip of a chunk.
 struct Asked<'t> {
     search: Search<'t>,
@@ -83,19 +94,11 @@ impl Scorer {
         Ok(scorer)
     }
 
-    /// Searches the best `top_k` labels of each sentence. Finished searches come back in order.
-    pub fn score<'q>(
-        &mut self,
-        device: &Device,
-        model: &Model,
-        question: &'q Question,
-        sentences: &[&ActionSentence],
-        top_k: usize,
-        control: &Control,
-        timings: &mut Timings,
-    ) -> Result<Vec<Search<'q>>> {
+    /// Searches the best labels of each sentence. Finished searches come back in order.
+    pub fn score<'q>(&mut self, job: Job<'q>, sentences: &[&ActionSentence], timings: &mut Timings) -> Result<Vec<Search<'q>>> {
+        let question = job.question;
         // With every node evaluated, the label rows of a chunk can outnumber its prompts.
-        let label_rows = if top_k >= question.trie.labels() { question.trie.inner() } else { 0 };
+        let label_rows = if job.top_k >= question.trie.labels() { question.trie.inner() } else { 0 };
         let rows_of = |s: &ActionSentence| s.tokens.len() + question.suffix_ids.len() + label_rows;
         let mut out = Vec::with_capacity(sentences.len());
         let mut rest = sentences;
@@ -110,10 +113,10 @@ impl Scorer {
             let (chunk, others) = rest.split_at(clips);
             rest = others;
             let start = Instant::now();
-            let mut asked = self.prompts(device, model, question, chunk, top_k, control, timings)?;
+            let mut asked = self.prompts(job, chunk, timings)?;
             timings.prompt_ns += nanoseconds(start);
             let start = Instant::now();
-            while self.labels(device, model, question, &mut asked, control, timings)? {}
+            while self.labels(job, &mut asked, timings)? {}
             timings.label_ns += nanoseconds(start);
             out.extend(asked.into_iter().map(|a| a.search));
         }
@@ -121,17 +124,8 @@ impl Scorer {
     }
 
     /// Runs the prompts of a chunk of clips, packed, and supplies the root of each search.
-    #[expect(clippy::too_many_arguments, reason = "one call site, which names them all")]
-    fn prompts<'q>(
-        &mut self,
-        device: &Device,
-        model: &Model,
-        question: &'q Question,
-        sentences: &[&ActionSentence],
-        top_k: usize,
-        control: &Control,
-        timings: &mut Timings,
-    ) -> Result<Vec<Asked<'q>>> {
+    fn prompts<'q>(&mut self, job: Job<'q>, sentences: &[&ActionSentence], timings: &mut Timings) -> Result<Vec<Asked<'q>>> {
+        let Job { device, model, question, top_k, control } = job;
         let hidden = model.llama().config.hidden_size;
         let suffix = &question.suffix_ids;
         let mut asked: Vec<Asked<'q>> = Vec::with_capacity(sentences.len());
@@ -165,15 +159,8 @@ impl Scorer {
     }
 
     /// One pass over the nodes that the searches of a chunk ask for; false once none asks.
-    fn labels(
-        &mut self,
-        device: &Device,
-        model: &Model,
-        question: &Question,
-        asked: &mut [Asked<'_>],
-        control: &Control,
-        timings: &mut Timings,
-    ) -> Result<bool> {
+    fn labels(&mut self, job: Job<'_>, asked: &mut [Asked<'_>], timings: &mut Timings) -> Result<bool> {
+        let Job { device, model, question, control, .. } = job;
         let trie = &question.trie;
         let mut ids = Vec::new();
         let mut evaluated: Vec<Evaluated> = Vec::new();

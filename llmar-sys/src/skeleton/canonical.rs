@@ -7,8 +7,8 @@ use crate::error::{Error, Result};
 
 /// Frames whose mean hip line gives the heading.
 const HEADING_FRAMES: usize = 5;
-/// In UTD-MHAD the left hip lies at −x of the right hip in every clip (mean −0.143 m; the line's mean yaw over the first five frames is within
-/// −20°..4°): the frame is right-handed, y up, and subjects face −z, towards the sensor.
+/// In UTD-MHAD the left hip lies at −x of the right hip in every clip (mean −0.143 m; the line's yaw over the first five frames has median −5.7°
+/// and stays within 27°): the frame is right-handed, y up, and subjects face −z, towards the sensor.
 const LEFT_HIP_SIDE: f64 = -1.0;
 /// Lengths (in the clip's units) up to which a segment or a horizontal hip line counts as a point.
 const DEGENERATE: f64 = 1e-6;
@@ -26,14 +26,19 @@ pub struct Canonical {
     pub timed: bool,
     /// Whether each of the model's persons is in the clip. [persons]
     pub present: Vec<bool>,
-    /// Share of the present persons' joint-frames that were invalid and filled, 0..=1.
+    /// Share of the present persons' joint-frames that were invalid and filled, 0..=1. A joint that the clip's layout lacks but that others
+    /// stand in for is not missing; one that it has and never shows is.
     pub missing: f32,
 }
 
-/// One person on the way: positions [frames, joints, coords] and which of them were seen [frames, joints].
+/// One person on the way.
 struct Person {
+    /// Positions [frames, joints, coords].
     joints: Vec<f32>,
+    /// Which of them are there [frames, joints].
     seen: Vec<bool>,
+    /// Joint-frames that are not, or are derived from other joints because the clip never shows the joint itself.
+    missing: usize,
 }
 
 /// Counts that every step needs.
@@ -59,17 +64,18 @@ pub fn canonical(preprocess: &Preprocess, clip: &Clip<'_>) -> Result<Canonical> 
         return Err(Error::argument("coords", format!("{} as the model has", preprocess.coords), clip.coords));
     }
     let shape = Shape { frames: clip.frames, joints: target.joints.len(), coords: clip.coords };
-    let map = source.map_to(&target);
-    let people = (0..clip.persons).map(|person| map_person(clip, person, &map)).collect();
+    let ways = source.ways_to(&target);
+    let people = (0..clip.persons).map(|person| map_person(clip, person, &ways)).collect();
     let mut people = most_moving(people, shape, preprocess.persons);
     if people.is_empty() {
         let detail = format!("no joint of layout `{}` is valid in any of its {} frames", target.name, clip.frames);
         return Err(Error::EmptyClip { detail });
     }
-    let length = segment_length(&people[0], shape, &target, &preprocess.scale);
     let root = joint_index(&target, &preprocess.root)?;
-    let filled: usize = people.iter_mut().map(|person| fill(person, shape, root)).sum();
-    let missing = filled as f32 / (people.len() * shape.frames * shape.joints) as f32;
+    people.iter_mut().for_each(|person| fill(person, shape, root));
+    let length = segment_length(&people[0], shape, &target, &preprocess.scale);
+    let missing: usize = people.iter().map(|person| person.missing).sum();
+    let missing = missing as f32 / (people.len() * shape.frames * shape.joints) as f32;
 
     let present: Vec<bool> = (0..preprocess.persons).map(|person| person < people.len()).collect();
     let mut joints = interleave(&people, shape, preprocess.persons);
@@ -87,29 +93,39 @@ pub fn canonical(preprocess: &Preprocess, clip: &Clip<'_>) -> Result<Canonical> 
     Ok(Canonical { joints, frames: clip.frames, times: clip.times(), timed: clip.timing != Timing::Unknown, present, missing })
 }
 
-/// One person in the model's layout. A joint is seen when every joint it is made of is flagged valid and finite.
-fn map_person(clip: &Clip<'_>, person: usize, map: &[Vec<usize>]) -> Person {
+/// One person in the model's layout. A joint is seen when every joint it is made of is flagged valid and finite. Of the `ways` to have a joint the
+/// first is taken that is seen in any frame: a hip centre that a tracker never vouches for stands between its hips, as if the layout lacked it.
+fn map_person(clip: &Clip<'_>, person: usize, ways: &[Vec<Vec<usize>>]) -> Person {
     let (v, c) = (clip.joints_per_person, clip.coords);
-    let mut joints = vec![0.0; clip.frames * map.len() * c];
-    let mut seen = vec![false; clip.frames * map.len()];
-    for frame in 0..clip.frames {
-        let first = (frame * clip.persons + person) * v;
-        let valid = |&joint: &usize| {
-            let at = first + joint;
-            clip.valid.is_none_or(|valid| valid[at] != 0) && clip.joints[at * c..][..c].iter().all(|x| x.is_finite())
+    let at = |frame: usize, joint: usize| (frame * clip.persons + person) * v + joint;
+    let valid = |frame: usize, joint: usize| {
+        let at = at(frame, joint);
+        clip.valid.is_none_or(|valid| valid[at] != 0) && clip.joints[at * c..][..c].iter().all(|x| x.is_finite())
+    };
+    let joints = ways.len();
+    let size = clip.frames * joints;
+    let mut mapped = Person { joints: vec![0.0; size * c], seen: vec![false; size], missing: 0 };
+    for (index, ways) in ways.iter().enumerate() {
+        let frames = |way: &[usize]| -> Vec<usize> {
+            let whole = |&frame: &usize| way.iter().all(|&joint| valid(frame, joint));
+            (0..clip.frames).filter(whole).collect()
         };
-        for (index, sources) in map.iter().enumerate() {
-            let at = frame * map.len() + index;
-            seen[at] = !sources.is_empty() && sources.iter().all(valid);
-            if seen[at] {
-                for axis in 0..c {
-                    let sum: f64 = sources.iter().map(|joint| f64::from(clip.joints[(first + joint) * c + axis])).sum();
-                    joints[at * c + axis] = (sum / sources.len() as f64) as f32;
-                }
+        let shown = ways.iter().map(|way| (way, frames(way))).enumerate().find(|(_, (_, frames))| !frames.is_empty());
+        let Some((rank, (way, frames))) = shown else {
+            mapped.missing += clip.frames;
+            continue;
+        };
+        mapped.missing += if rank == 0 { clip.frames - frames.len() } else { clip.frames };
+        for frame in frames {
+            let to = frame * joints + index;
+            mapped.seen[to] = true;
+            for axis in 0..c {
+                let sum: f64 = way.iter().map(|&joint| f64::from(clip.joints[at(frame, joint) * c + axis])).sum();
+                mapped.joints[to * c + axis] = (sum / way.len() as f64) as f32;
             }
         }
     }
-    Person { joints, seen }
+    mapped
 }
 
 /// Up to `count` persons that were seen at all, most moving first (sum over joints and axes of the variance over seen frames), the lower
@@ -134,11 +150,10 @@ fn motion(person: &Person, Shape { frames, joints, coords }: Shape) -> f64 {
 }
 
 /// Fills what was not seen: a joint from its nearest seen frame (the earlier on ties); a joint never seen from the root of each frame, or,
-/// where the root itself was never seen, from the mean of the other joints of the frame. Returns the number of joint-frames filled.
-fn fill(person: &mut Person, Shape { frames, joints, coords }: Shape, root: usize) -> usize {
-    let filled = person.seen.iter().filter(|seen| !**seen).count();
-    if filled == 0 {
-        return 0;
+/// where the root itself was never seen, from the mean of the other joints of the frame.
+fn fill(person: &mut Person, Shape { frames, joints, coords }: Shape, root: usize) {
+    if !person.seen.contains(&false) {
+        return;
     }
     let mut known: Vec<usize> = Vec::new();
     for joint in 0..joints {
@@ -161,7 +176,6 @@ fn fill(person: &mut Person, Shape { frames, joints, coords }: Shape, root: usiz
             }
         }
     }
-    filled
 }
 
 /// For each frame the nearest frame that was seen, the earlier on ties; `None` when there is none. Two sweeps.
@@ -235,17 +249,22 @@ pub(crate) fn turn_hips_to_x(joints: &mut [f32], row: usize, [left, right]: [usi
     }
 }
 
-/// Median length of the scale's segment in the clip's units, over the frames where both its ends are seen; `None` without such a frame.
+/// Median length of the scale's segment in the clip's units: over the frames where both its ends are seen, or, where they never are together,
+/// over all frames as they were filled. `None` without a segment.
 fn segment_length(person: &Person, shape: Shape, target: &Layout, scale: &Scale) -> Option<f64> {
     let Scale::Segment { from, to, .. } = scale else { return None };
     let (from, to) = (target.joint(from)?, target.joint(to)?);
     let at = |frame: usize, joint: usize| frame * shape.joints + joint;
-    let both = (0..shape.frames).filter(|&frame| person.seen[at(frame, from)] && person.seen[at(frame, to)]);
+    let both = |&frame: &usize| person.seen[at(frame, from)] && person.seen[at(frame, to)];
+    let mut frames: Vec<usize> = (0..shape.frames).filter(both).collect();
+    if frames.is_empty() {
+        frames.extend(0..shape.frames);
+    }
     let distance = |frame: usize| -> f64 {
         let end = |joint| person.joints[at(frame, joint) * shape.coords..][..shape.coords].iter().map(|x| f64::from(*x));
         end(from).zip(end(to)).map(|(a, b)| (a - b) * (a - b)).sum::<f64>().sqrt()
     };
-    median(both.map(distance).collect())
+    median(frames.into_iter().map(distance).collect())
 }
 
 /// Middle value, the mean of both middle ones for even counts.
@@ -258,7 +277,7 @@ fn median(mut values: Vec<f64>) -> Option<f64> {
 fn scale(joints: &mut [f32], scale: &Scale, measured: Option<f64>) -> Result<()> {
     let Scale::Segment { from, to, length } = scale else { return Ok(()) };
     let Some(measured) = measured.filter(|&measured| measured > DEGENERATE) else {
-        let detail = format!("its size is unknown: `{from}` and `{to}` are never seen apart in the same frame");
+        let detail = format!("its size is unknown: `{from}` and `{to}` are one point or were not seen");
         return Err(Error::EmptyClip { detail });
     };
     let factor = (f64::from(*length) / measured) as f32;

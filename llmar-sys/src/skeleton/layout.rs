@@ -115,7 +115,7 @@ const SYNONYMS: &[(&str, &[&str])] = &[
     ("handtip", &["fingertip", "middlefingertip"]),
 ];
 
-/// What stands in for a joint that a layout lacks: the first line whose sources are all there; their mean is taken, a name that stands
+/// What stands in for a joint that a layout lacks or a clip never shows: the first line whose sources are all there; their mean is taken, a name that stands
 /// twice counts twice. A source without a side takes the side of the joint where such a joint is there (a left hand from the left wrist).
 const DERIVATIONS: &[(&str, &[&str])] = &[
     ("hipcenter", &["left hip", "right hip"]),
@@ -296,26 +296,24 @@ impl Layout {
 
     /// How each joint of `target` is had from this layout: the mean of these joints of `self`; empty when it cannot be had.
     pub fn map_to(&self, target: &Layout) -> Vec<Vec<usize>> {
-        target.joints.iter().map(|joint| self.sources(&identify(joint))).collect()
+        self.ways_to(target).into_iter().map(|ways| ways.into_iter().next().unwrap_or_default()).collect()
     }
 
-    fn sources(&self, wanted: &Joint) -> Vec<usize> {
-        if let Some(index) = self.index_of(wanted) {
-            return vec![index];
-        }
+    /// Every way to have each joint of `target`, best first: the joint itself, then each line of [`DERIVATIONS`] whose sources are there.
+    pub(super) fn ways_to(&self, target: &Layout) -> Vec<Vec<Vec<usize>>> {
+        target.joints.iter().map(|joint| self.ways(&identify(joint))).collect()
+    }
+
+    fn ways(&self, wanted: &Joint) -> Vec<Vec<usize>> {
         let source = |written: &&str| {
-            let mut joint = identify(written);
-            // A middle joint such as the nose serves both sides; where a sided one exists it is meant.
-            if joint.side == Side::Middle && wanted.side != Side::Middle {
-                joint.side = wanted.side;
-                let sided = self.index_of(&joint);
-                joint.side = Side::Middle;
-                return sided.or_else(|| self.index_of(&joint));
-            }
-            self.index_of(&joint)
+            let Joint { side, name } = identify(written);
+            // A joint without a side is meant on the wanted side where that exists: a hand's wrist, but an eye's nose.
+            let sided = (side == Side::Middle).then(|| self.index_of(&Joint { side: wanted.side, name: name.clone() })).flatten();
+            sided.or_else(|| self.index_of(&Joint { side, name }))
         };
         let lines = DERIVATIONS.iter().filter(|(name, _)| *name == wanted.name);
-        lines.map(|(_, sources)| sources.iter().map(source).collect::<Option<Vec<_>>>()).find_map(|found| found).unwrap_or_default()
+        let derived = lines.filter_map(|(_, sources)| sources.iter().map(source).collect::<Option<Vec<_>>>());
+        self.index_of(wanted).map(|index| vec![index]).into_iter().chain(derived).collect()
     }
 
     /// Left-right pairs: the joint on the other side of each joint, itself for middle joints and joints without a partner.

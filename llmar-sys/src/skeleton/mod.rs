@@ -5,11 +5,13 @@ mod clip;
 mod layout;
 mod normalize;
 mod resample;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use canonical::turn_hips_to_x;
 pub use canonical::{Canonical, canonical};
 pub use clip::{Clip, MAX_FRAMES, MAX_PERSONS, Timing};
 pub use layout::{Layout, MAX_JOINTS, MAX_NAME, MAX_REGISTERED, all_layouts, builtin_layouts};
 pub use normalize::{Centre, Heading, Prepared, Preprocess, Scale, finish, prepare, resampled, standardised};
-pub(crate) use resample::interpolate;
 pub use resample::Resample;
+pub(crate) use resample::interpolate;

@@ -76,7 +76,8 @@ pub enum Heading {
 pub enum Scale {
     /// As it comes.
     Keep,
-    /// The first person's median distance between two joints, over the frames where both are valid, becomes `length`.
+    /// The first person's median distance between two joints becomes `length`: over the frames where both are valid, or, where they never are
+    /// together, over all frames after filling.
     Segment {
         /// One end.
         from: String,
@@ -220,7 +221,11 @@ pub fn standardised(preprocess: &Preprocess, positions: &[f32], present: &[bool]
     let width = preprocess.positions();
     if width == 0 || positions.len() != preprocess.frames * width || present.len() != preprocess.persons || preprocess.mean.len() != width {
         let got = vec![positions.len(), present.len(), preprocess.mean.len()];
-        return Err(Error::Shape { what: "positions, persons, mean".into(), expected: vec![preprocess.frames * width, preprocess.persons, width], got });
+        return Err(Error::Shape {
+            what: "positions, persons, mean".into(),
+            expected: vec![preprocess.frames * width, preprocess.persons, width],
+            got,
+        });
     }
     let per_person = width / preprocess.persons; // both above zero here
     let is_present = |value: usize| present[value / per_person];

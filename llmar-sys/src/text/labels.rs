@@ -41,7 +41,7 @@ struct Node {
 }
 
 /// Most labels of one recogniser.
-const LABEL_LIMIT: u64 = 4_096;
+const LABEL_LIMIT: u64 = 65_536;
 /// Most tokens of one label.
 const LABEL_TOKEN_LIMIT: u64 = 256;
 
@@ -51,7 +51,7 @@ impl LabelTrie {
 
     /// Builds the trie of `labels`, each the ids of its text without EOS, for a vocabulary of `vocab` ids.
     ///
-    /// `Err` without a label, with more than 4,096, with a label of no or more than 256 ids, with an id outside the vocabulary or equal to
+    /// `Err` without a label, with more than 65,536, with a label of no or more than 256 ids, with an id outside the vocabulary or equal to
     /// `eos` (its label could not be told from a shorter one), and when two labels have the same ids.
     pub fn new<'a>(labels: impl IntoIterator<Item = &'a [u32]>, eos: u32, vocab: usize) -> Result<Self> {
         let mut nodes = vec![Node { token: eos, parent: 0, depth: 0, leaves: 0, children: Vec::new(), label: None }];
@@ -216,8 +216,8 @@ mod tests {
             let message = trie(labels).unwrap_err().to_string();
             assert!(message.contains(word), "{word}: {message}");
         }
-        let many: Vec<[u32; 2]> = (0..4_097).map(|i| [1 + i / 64, 1 + i % 64]).collect();
+        let many: Vec<[u32; 3]> = (0..65_537).map(|i| [1 + i / 4_096, 1 + i / 64 % 64, 1 + i % 64]).collect();
         assert!(matches!(LabelTrie::new(many.iter().map(|l| &l[..]), EOS, 100), Err(Error::Limit { .. })));
-        assert!(LabelTrie::new(many[..4_096].iter().map(|l| &l[..]), EOS, 100).is_ok());
+        assert!(LabelTrie::new(many[..65_536].iter().map(|l| &l[..]), EOS, 100).is_ok());
     }
 }

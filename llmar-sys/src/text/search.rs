@@ -217,9 +217,7 @@ impl<'t> Search<'t> {
     /// (Z_hi − Z_lo) ÷ exp(best/T): fact 2 of the module.
     fn open_share(&self, best: f64, open: &[u32]) -> f64 {
         let spread = (1.0 - 1.0 / self.temperature).max(0.0);
-        open.iter()
-            .map(|&node| f64::from(self.trie.leaves(node)).powf(spread) * self.share(self.log_prob[node as usize] - best))
-            .sum()
+        open.iter().map(|&node| f64::from(self.trie.leaves(node)).powf(spread) * self.share(self.log_prob[node as usize] - best)).sum()
     }
 }
 

@@ -1,9 +1,5 @@
-//! Data sets.
+//! Data sets: what an archive holds, before anything is trained on it.
 
-use crate::cli::InspectArgs;
-use crate::error::Result;
+mod inspect;
 
-/// Runs `llmar-train data inspect`.
-pub fn inspect(_args: &InspectArgs) -> Result<()> {
-    todo!()
-}
+pub use inspect::{ClassCount, Frames, Missing, SplitCount, Summary, inspect, summarize};

@@ -326,39 +326,37 @@ fn a_gguf_file_that_the_forward_pass_does_not_do_is_refused_by_key() {
         change(&mut file);
         refused(import_bytes(&file.build().0), needle);
     };
-    refuse("general.architecture", &|f| drop(f.string("general.architecture", "gemma")));
-    refuse("general.architecture", &|f| drop(f.u32("general.architecture", 1)));
-    refuse("llama.expert_count", &|f| drop(f.u32("llama.expert_count", 8)));
-    refuse("llama.rope.scaling.type", &|f| drop(f.string("llama.rope.scaling.type", "yarn")));
-    refuse("llama.rope.scaling.factor", &|f| drop(f.f32("llama.rope.scaling.factor", 2.0)));
-    refuse("llama.rope.dimension_count", &|f| drop(f.u32("llama.rope.dimension_count", 4)));
-    refuse("llama.block_count", &|f| drop(f.without("llama.block_count")));
-    refuse("llama.block_count", &|f| drop(f.raw("llama.block_count", 5, &(-1i32).to_le_bytes())));
-    refuse("layer_norm_rms_epsilon", &|f| drop(f.f32("llama.attention.layer_norm_rms_epsilon", f32::NAN)));
-    refuse("llama.vocab_size", &|f| drop(f.u32("llama.vocab_size", 299)));
-    refuse("tokenizer.ggml.model", &|f| drop(f.string("tokenizer.ggml.model", "bert")));
-    refuse("tokenizer.ggml.pre", &|f| drop(f.string("tokenizer.ggml.pre", "llama-bpe")));
-    refuse("tokenizer.ggml.merges", &|f| drop(f.without("tokenizer.ggml.merges")));
-    refuse("merge 0", &|f| drop(f.strings("tokenizer.ggml.merges", &["no such".to_string()])));
-    refuse("tokenizer.ggml.token_type", &|f| drop(f.i32s("tokenizer.ggml.token_type", &[1])));
+    refuse("general.architecture", &|f| _ = f.string("general.architecture", "gemma"));
+    refuse("general.architecture", &|f| _ = f.u32("general.architecture", 1));
+    refuse("llama.expert_count", &|f| _ = f.u32("llama.expert_count", 8));
+    refuse("llama.rope.scaling.type", &|f| _ = f.string("llama.rope.scaling.type", "yarn"));
+    refuse("llama.rope.scaling.factor", &|f| _ = f.f32("llama.rope.scaling.factor", 2.0));
+    refuse("llama.rope.dimension_count", &|f| _ = f.u32("llama.rope.dimension_count", 4));
+    refuse("llama.block_count", &|f| _ = f.without("llama.block_count"));
+    refuse("llama.block_count", &|f| _ = f.raw("llama.block_count", 5, &(-1i32).to_le_bytes()));
+    refuse("layer_norm_rms_epsilon", &|f| _ = f.f32("llama.attention.layer_norm_rms_epsilon", f32::NAN));
+    refuse("llama.vocab_size", &|f| _ = f.u32("llama.vocab_size", 299));
+    refuse("tokenizer.ggml.model", &|f| _ = f.string("tokenizer.ggml.model", "bert"));
+    refuse("tokenizer.ggml.pre", &|f| _ = f.string("tokenizer.ggml.pre", "llama-bpe"));
+    refuse("tokenizer.ggml.merges", &|f| _ = f.without("tokenizer.ggml.merges"));
+    refuse("merge 0", &|f| _ = f.strings("tokenizer.ggml.merges", &["no such".to_string()]));
+    refuse("tokenizer.ggml.token_type", &|f| _ = f.i32s("tokenizer.ggml.token_type", &[1]));
     refuse("tokenizer.ggml.tokens[3]", &|f| {
-        drop(f.i32s("tokenizer.ggml.token_type", &[1; 279]).strings("tokenizer.ggml.tokens", &{
-            let (mut pieces, _) = byte_level_vocabulary();
-            pieces[3] = "世".to_string();
-            pieces
-        }))
+        let (mut pieces, _) = byte_level_vocabulary();
+        pieces[3] = "世".to_string();
+        f.i32s("tokenizer.ggml.token_type", &[1; 279]).strings("tokenizer.ggml.tokens", &pieces);
     });
-    refuse("below 300", &|f| drop(f.u32("tokenizer.ggml.eos_token_id", 300)));
-    refuse("general.alignment", &|f| drop(f.u32("general.alignment", 48)));
-    refuse("blk.1.ffn_up.weight", &|f| drop(f.without_tensor("blk.1.ffn_up.weight")));
-    refuse("blk.0.attn_q.bias", &|f| drop(f.tensor("blk.0.attn_q.bias", &[32], 0, vec![0; 128])));
-    refuse("Q4_K", &|f| drop(f.tensor("blk.0.attn_q.weight", &[32, 32], 12, vec![0; 1024])));
-    refuse("expected shape [32, 32], got [64, 32]", &|f| drop(f.tensor("blk.0.attn_q.weight", &[64, 32], 1, vec![0; 4096])));
-    refuse("not whole blocks", &|f| drop(f.tensor("blk.0.attn_q.weight", &[32, 33], 8, vec![0; 4096])));
-    refuse("beyond the file", &|f| drop(f.tensor("z", &[32, 32], 0, vec![0; 8])));
-    refuse("overflow", &|f| drop(f.tensor("z", &[usize::MAX, 32, 32], 0, vec![0; 8])));
-    refuse("expected a finite", &|f| drop(f.tensor("blk.0.attn_q.weight", &[32, 32], 0, f32_bytes(&[1e6; 1024]))));
-    refuse("expected a finite", &|f| drop(f.tensor("output_norm.weight", &[32], 0, f32_bytes(&[f32::NAN; 32]))));
+    refuse("below 300", &|f| _ = f.u32("tokenizer.ggml.eos_token_id", 300));
+    refuse("general.alignment", &|f| _ = f.u32("general.alignment", 48));
+    refuse("blk.1.ffn_up.weight", &|f| _ = f.without_tensor("blk.1.ffn_up.weight"));
+    refuse("blk.0.attn_q.bias", &|f| _ = f.tensor("blk.0.attn_q.bias", &[32], 0, vec![0; 128]));
+    refuse("Q4_K", &|f| _ = f.tensor("blk.0.attn_q.weight", &[32, 32], 12, vec![0; 1024]));
+    refuse("expected shape [32, 32], got [64, 32]", &|f| _ = f.tensor("blk.0.attn_q.weight", &[64, 32], 1, vec![0; 4096]));
+    refuse("not whole blocks", &|f| _ = f.tensor("blk.0.attn_q.weight", &[32, 33], 8, vec![0; 4096]));
+    refuse("beyond the file", &|f| _ = f.tensor("z", &[32, 32], 0, vec![0; 8]));
+    refuse("overflow", &|f| _ = f.tensor("z", &[usize::MAX, 32, 32], 0, vec![0; 8]));
+    refuse("expected a finite", &|f| _ = f.tensor("blk.0.attn_q.weight", &[32, 32], 0, f32_bytes(&[1e6; 1024])));
+    refuse("expected a finite", &|f| _ = f.tensor("output_norm.weight", &[32], 0, f32_bytes(&[f32::NAN; 32])));
 }
 
 #[test]

@@ -50,7 +50,7 @@ pub fn bench(args: &Arguments) -> Result<(), Failure> {
     let device = Device::cpu(threads)?;
     let (prefill, decode) = passes(&model, &device, prompt, budget)?;
     let weights = weight_bytes(&model);
-    let bandwidth = read_bandwidth(&device, &model, budget);
+    let bandwidth = read_bandwidth(threads, &model, budget);
     let ceiling = kernel_ceiling(&device, model.metadata().scheme, budget)?;
 
     let flop = 2.0 * matrix_parameters(&model);
@@ -194,22 +194,29 @@ fn matrix_parameters(model: &Model) -> f64 {
     layers.iter().flat_map(|l| [&l.qkv, &l.o, &l.gate_up, &l.down]).map(|m| m.rows as f64 * m.cols as f64).sum()
 }
 
-/// Bytes a second at which the device's threads can read the model's weights from memory, doing nothing with them.
-fn read_bandwidth(device: &Device, model: &Model, budget: Duration) -> f64 {
+/// Bytes a second at which `threads` threads can read the model's weights from memory, doing nothing with them.
+fn read_bandwidth(threads: usize, model: &Model, budget: Duration) -> f64 {
     let all: Vec<&[u8]> = matrices(model).flat_map(parts).collect();
     let bytes: usize = all.iter().map(|p| p.len()).sum();
-    let time = best(budget, || {
-        device.for_each_chunk(all.len(), |range| {
-            for part in &all[range] {
-                let (_, words, _) = bytemuck::pod_align_to::<u8, u64>(part);
-                // Eight sums, so that the additions never wait for each other.
-                let mut sums = [0u64; 8];
-                for line in words.chunks_exact(8) {
-                    for (s, w) in sums.iter_mut().zip(line) {
-                        *s = s.wrapping_add(*w);
-                    }
+    let read = |share: &[&[u8]]| {
+        for part in share {
+            let (_, words, _) = bytemuck::pod_align_to::<u8, u64>(part);
+            // Eight sums, so that the additions never wait for each other.
+            let mut sums = [0u64; 8];
+            for line in words.chunks_exact(8) {
+                for (s, w) in sums.iter_mut().zip(line) {
+                    *s = s.wrapping_add(*w);
                 }
-                black_box(sums);
+            }
+            black_box(sums);
+        }
+    };
+    // Parts alternate between threads: large and small ones spread evenly.
+    let shares: Vec<Vec<&[u8]>> = (0..threads.max(1)).map(|t| all.iter().skip(t).step_by(threads.max(1)).copied().collect()).collect();
+    let time = best(budget, || {
+        std::thread::scope(|scope| {
+            for share in &shares {
+                scope.spawn(|| read(share));
             }
         });
         Ok(())
