@@ -16,17 +16,23 @@ const NAME_LIMIT: usize = 1_024;
 /// Longest prompt text in bytes.
 const PROMPT_LIMIT: usize = 65_536;
 
-/// Parses the metadata document: version first, then no key twice, no key unknown, every number finite, every value in range.
-pub(super) fn parse_metadata(document: &str) -> Result<Metadata> {
+/// The metadata document as JSON without a key twice, of a version that this library reads. Nothing else is looked at yet: another version
+/// may have any form.
+pub(super) fn parse_document(document: &str) -> Result<Value> {
     let format = |e: serde_json::Error| Error::format("checkpoint metadata", e.to_string());
     let _: NoDuplicates = serde_json::from_str(document).map_err(format)?;
     let value: Value = serde_json::from_str(document).map_err(format)?;
     let version = value.get("format_version").and_then(Value::as_u64);
     let version = version.ok_or_else(|| Error::format("checkpoint metadata", "`format_version` is not there or not a count"))?;
     check_version(u32::try_from(version).unwrap_or(u32::MAX))?;
-    let metadata = Metadata::deserialize(&value).map_err(format)?;
-    let again = serde_json::to_value(&metadata).map_err(format)?;
-    same_form("metadata", &value, &again)?;
+    Ok(value)
+}
+
+/// The metadata: no field unknown or missing, every number finite, every value in range.
+pub(super) fn parse_metadata(document: &Value) -> Result<Metadata> {
+    let format = |e: serde_json::Error| Error::format("checkpoint metadata", e.to_string());
+    let metadata = Metadata::deserialize(document).map_err(format)?;
+    same_form("metadata", document, &serde_json::to_value(&metadata).map_err(format)?)?;
     check_metadata(&metadata)?;
     Ok(metadata)
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use super::check::parse_metadata;
+use super::check::{parse_document, parse_metadata};
 use super::header::{self, Dtype, Table, TensorInfo};
 use super::inventory::{check_inventory, find, find_matrix};
 use super::schema::Metadata;
@@ -57,18 +57,13 @@ impl Checkpoint {
     /// not allow; with `verify`, [`Error::Checksum`] when the tensors are not those that were written.
     pub fn from_bytes(file: Bytes, options: ReadOptions) -> Result<Self> {
         let header = header::parse(file.as_slice())?;
-        let metadata = match parse_metadata(&header.document) {
-            Err(version @ Error::Version { .. }) => return Err(version),
-            other => {
-                // Damage of the header is named as such, whatever it did to the metadata.
-                let digest = header::checksum(file.as_slice(), &header)?;
-                if digest != header.checksum {
-                    let detail = format!("its SHA-256 is {digest}, it says {}: the header is damaged", header.checksum);
-                    return Err(Error::format("checkpoint header", detail));
-                }
-                other?
-            }
-        };
+        let document = parse_document(&header.document)?;
+        let digest = header::checksum(file.as_slice(), &header)?;
+        if digest != header.checksum {
+            let detail = format!("its SHA-256 is {digest}, it says {}: the header is damaged", header.checksum);
+            return Err(Error::format("checkpoint header", detail));
+        }
+        let metadata = parse_metadata(&document)?;
         check_inventory(&metadata, &header.table)?;
         let data = file.slice(header.data_start..file.len())?;
         for (name, info) in &header.table {
