@@ -2,12 +2,13 @@
 #define _POSIX_C_SOURCE 200809L /* nanosleep */
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <time.h>
 
 #include "support.h"
 
-enum { BATCH = 48, SHARERS = 4 };
+enum { BATCH = 16, SHARERS = 4 };
 
 static llmar_model *model;
 static float values[VALUES];
@@ -17,6 +18,7 @@ static atomic_int started, stop;
 static void *cancel_soon(void *cancel)
 {
     while (!atomic_load(&started)) {
+        sched_yield();
     }
     struct timespec moment = {0, 2000000};
     nanosleep(&moment, NULL);
@@ -68,6 +70,7 @@ static void *run_batches(void *recognizer)
     while (!atomic_load(&stop)) {
         llmar_status status = batch(recognizer, NULL);
         CHECK(status == LLMAR_OK || status == LLMAR_ERROR_IN_USE);
+        sched_yield();
     }
     return NULL;
 }
@@ -82,6 +85,7 @@ static void used_by_two(void)
     do {
         status = llmar_recognizer_set_labels(recognizer, NULL, 0);
         CHECK(status == LLMAR_OK || status == LLMAR_ERROR_IN_USE);
+        sched_yield();
     } while (status != LLMAR_ERROR_IN_USE);
     atomic_store(&stop, 1);
     CHECK(pthread_join(other, NULL) == 0);
@@ -94,7 +98,7 @@ static void *share(void *unused)
     (void)unused;
     llmar_recognizer *recognizer = make_recognizer(model, 1);
     const char *labels[] = {"jump", "wave"};
-    for (int round = 0; round < 3; round++) {
+    for (int round = 0; round < 2; round++) {
         llmar_clip clip = moving_clip((float[VALUES]){0}, 1);
         answer a;
         prepare(&a);

@@ -14,25 +14,27 @@ pub fn root() -> PathBuf {
 
 /// A folder that holds `libllmar.so` and, as its SONAME asks, `libllmar.so.0`.
 ///
-/// `cargo test` builds the rlib for the tests, not surely the shared library, so this builds it, in the target folder and profile of the
-/// running test. Nothing is compiled when it is fresh.
+/// `cargo test` compiles the library as every crate type at once, so the shared one lies beside this test. Where a runner does without, it is
+/// built now, into the target folder and profile of the running test.
 pub fn folder() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| {
         // target / profile / deps / this test
         let test = std::env::current_exe().unwrap();
-        let profile = test.parent().unwrap().parent().unwrap();
-        let name = profile.file_name().unwrap().to_str().unwrap();
-        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        cargo.args(["build", "--quiet", "-p", "llmar-sys", "--lib", "--profile", if name == "debug" { "test" } else { name }]);
-        cargo.arg("--target-dir").arg(profile.parent().unwrap()).current_dir(root());
-        run(&mut cargo);
-
+        let deps = test.parent().unwrap();
+        let profile = deps.parent().unwrap();
+        if !deps.join("libllmar.so").exists() {
+            let name = profile.file_name().unwrap().to_str().unwrap();
+            let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+            cargo.args(["build", "--quiet", "-p", "llmar-sys", "--lib", "--profile", if name == "debug" { "test" } else { name }]);
+            cargo.arg("--target-dir").arg(profile.parent().unwrap()).current_dir(root());
+            run(&mut cargo);
+        }
         let folder = profile.join("abi");
         std::fs::create_dir_all(&folder).unwrap();
         for name in ["libllmar.so", "libllmar.so.0"] {
             // Another test may have made it already, or be making it now.
-            let _ = std::os::unix::fs::symlink("../libllmar.so", folder.join(name));
+            let _ = std::os::unix::fs::symlink("../deps/libllmar.so", folder.join(name));
             assert!(folder.join(name).exists(), "{} leads nowhere", folder.join(name).display());
         }
         folder
