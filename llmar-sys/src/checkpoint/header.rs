@@ -10,6 +10,7 @@ use std::ops::Range;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use sha2::{Digest, Sha256};
 
+use crate::device::ElementType;
 use crate::error::{Error, Result};
 
 /// Largest header in bytes: a real one has tens of kilobytes.
@@ -47,6 +48,16 @@ impl Dtype {
             Self::F32 | Self::U32 => 4,
             Self::F16 => 2,
             Self::U8 => 1,
+        }
+    }
+}
+
+impl From<ElementType> for Dtype {
+    fn from(element: ElementType) -> Self {
+        match element {
+            ElementType::F32 => Self::F32,
+            ElementType::F16 => Self::F16,
+            ElementType::U8 => Self::U8,
         }
     }
 }

@@ -3,7 +3,7 @@
 use llmar::llama::LlamaConfig;
 use tch::{Kind, Tensor};
 
-use super::config::{Adapter, Map, Point, Target};
+use super::config::{Adapter, Form, Map, Point, Target};
 use crate::artifacts::Store;
 use crate::error::Result;
 use crate::torch::{Params, Rng, round_f16, setting, tensor, values};
@@ -79,38 +79,48 @@ impl Lora {
     }
 }
 
-/// Codes as the language model reads them: an affine map of their points.
+/// Codes as the language model reads them.
 #[derive(Debug)]
 pub struct CodeMap {
     /// [codes, dim]
     points: Tensor,
-    /// [hidden, dim]
-    weight: Tensor,
-    /// [hidden]
-    bias: Tensor,
+    through: Through,
+}
+
+#[derive(Debug)]
+enum Through {
+    /// [hidden, dim] and [hidden]
+    Affine(Tensor, Tensor),
+    Factor(f64),
 }
 
 impl CodeMap {
     /// From tangent vectors [codes, dim] and token embeddings [vocab, hidden]. Trained parts stand under `map.`.
     pub fn new(params: &mut Params, settings: &Map, tangent: &Tensor, ball: Ball, tokens: &Tensor, seed: u64) -> Result<Self> {
         let (dim, hidden) = (tangent.size()[1] as usize, tokens.size()[1] as usize);
-        if dim > hidden {
-            return Err(setting("encoder.dim of stage 1", format!("at most the language model's {hidden}"), dim));
-        }
         let points = if settings.point == Point::Ball { ball.exp0(tangent) } else { tangent.shallow_clone() };
-        let weight = tensor(&orthonormal_columns(hidden, dim, settings.scale, seed), &[hidden as i64, dim as i64], params.device());
-        let bias = tokens.mean_dim([0i64].as_slice(), false, Kind::Float);
+        let device = params.device();
         let mut own = |name: &str, t: Tensor, trained: bool| if trained { params.add(name, &t) } else { t };
-        Ok(Self {
-            points: own("map.points", points, settings.points_lr_factor > 0.0),
-            weight: own("map.weight", weight, settings.trainable),
-            bias: own("map.bias", bias, settings.trainable),
-        })
+        let points = own("map.points", points, settings.points_lr_factor > 0.0);
+        let through = match settings.form {
+            Form::Identity if dim != hidden => return Err(setting("map.form", format!("affine, as a code has {dim} features and an embedding {hidden}"), "identity")),
+            Form::Identity => Through::Factor(f64::from(settings.scale)),
+            Form::Affine if dim > hidden => return Err(setting("encoder.dim of stage 1", format!("at most the language model's {hidden}"), dim)),
+            Form::Affine => {
+                let weight = tensor(&orthonormal_columns(hidden, dim, settings.scale, seed), &[hidden as i64, dim as i64], device);
+                let bias = tokens.mean_dim([0i64].as_slice(), false, Kind::Float);
+                Through::Affine(own("map.weight", weight, settings.trainable), own("map.bias", bias, settings.trainable))
+            }
+        };
+        Ok(Self { points, through })
     }
 
     /// [codes, hidden]
     pub fn embeddings(&self) -> Tensor {
-        self.points.linear(&self.weight, Some(&self.bias))
+        match &self.through {
+            Through::Affine(weight, bias) => self.points.linear(weight, Some(bias)),
+            Through::Factor(factor) => &self.points * *factor,
+        }
     }
 }
 

@@ -151,7 +151,7 @@ pub struct Adapter {
     pub dropout: f64,
     /// Which matrices.
     pub targets: Vec<Target>,
-    /// Layers from..to; empty: all.
+    /// Layers [from, to), counted from 0; left out: all.
     pub layers: Option<(usize, usize)>,
 }
 
@@ -171,15 +171,27 @@ pub enum Point {
     Ball,
 }
 
-/// Affine map from codes to the language model's input: orthonormal columns times a scale, and the mean token embedding.
+/// How a code's point becomes a row of the language model's input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Form {
+    /// Orthonormal columns times `scale`, plus the mean token embedding.
+    Affine,
+    /// The point times `scale`, as in the paper; needs as many features in a code as in an embedding.
+    Identity,
+}
+
+/// From codes to the language model's input.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Map {
     /// Which point goes in.
     pub point: Point,
-    /// Factor on the orthonormal columns at the start: about the norm of a token embedding around its mean, for codes of norm 1.
+    /// How.
+    pub form: Form,
+    /// Factor at the start. 2.3 gives codes of norm 1 about the norm of SmolLM2's token embeddings around their mean.
     pub scale: f32,
-    /// Whether the map is trained.
+    /// Whether an affine map is trained.
     pub trainable: bool,
     /// Learning rate of the map, as a factor on `train.lr`.
     pub lr_factor: f64,
@@ -189,7 +201,7 @@ pub struct Map {
 
 impl Default for Map {
     fn default() -> Self {
-        Self { point: Point::Tangent, scale: 2.3, trainable: true, lr_factor: 1.0, points_lr_factor: 0.0 }
+        Self { point: Point::Tangent, form: Form::Affine, scale: 2.3, trainable: true, lr_factor: 1.0, points_lr_factor: 0.0 }
     }
 }
 
@@ -276,6 +288,11 @@ impl Config {
         if adapter.targets.is_empty() {
             return Err(setting("adapter.targets", "one or more of q, k, v, o, gate, up, down", "none"));
         }
+        let map = &self.map;
+        if map.form == Form::Identity && map.trainable {
+            return Err(setting("map.trainable", "false for the identity", true));
+        }
+        in_range("map.scale", f64::from(map.scale), 1e-6, 1e6)?;
         if train.patience > 0 && (train.validate_steps == 0 || self.data.validation_subjects.is_empty()) {
             return Err(setting("train.patience", "0 without train.validate_steps and data.validation_subjects", train.patience));
         }

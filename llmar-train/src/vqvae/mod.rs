@@ -14,6 +14,8 @@ mod losses;
 mod model;
 mod probe;
 mod quantizer;
+#[cfg(test)]
+pub(crate) mod tests;
 mod train;
 
 pub use augment::Augment;

@@ -1,6 +1,6 @@
 //! Encoder (the runtime's, in tensors), decoder and classification head.
 
-use llmar::motion::EncoderConfig;
+use llmar::motion::{ConvShape, EncoderConfig};
 use tch::{Kind, Tensor};
 
 use super::quantizer::clip_norm;
@@ -21,25 +21,14 @@ struct Conv {
     padding: [i64; 2],
 }
 
-#[derive(Clone, Copy)]
-struct ConvShape {
-    c_in: usize,
-    c_out: usize,
-    kernel: usize,
-    stride: usize,
-    dilation: usize,
-    causal: bool,
-}
-
 impl Conv {
-    fn new(params: &mut Params, name: &str, shape: ConvShape) -> Self {
-        let ConvShape { c_in, c_out, kernel, stride, dilation, causal } = shape;
+    fn new(params: &mut Params, shape: &ConvShape) -> Self {
+        let [c_out, c_in, kernel] = [shape.c_out, shape.c_in, shape.kernel].map(|n| n as i64);
         let bound = 1.0 / ((c_in * kernel) as f32).sqrt();
-        let weight = params.uniform(format!("{name}.weight"), &[c_out as i64, c_in as i64, kernel as i64], bound);
-        let bias = params.uniform(format!("{name}.bias"), &[c_out as i64], bound);
-        let total = (dilation * (kernel - 1) + 1 - stride) as i64;
-        let padding = if causal { [total, 0] } else { [total / 2, total - total / 2] };
-        Self { weight, bias, stride: stride as i64, dilation: dilation as i64, padding }
+        let weight = params.uniform(shape.weight(), &[c_out, c_in, kernel], bound);
+        let bias = params.uniform(shape.bias(), &[c_out], bound);
+        let padding = [shape.left as i64, shape.right as i64];
+        Self { weight, bias, stride: shape.stride as i64, dilation: shape.dilation as i64, padding }
     }
 
     fn forward(&self, x: &Tensor) -> Tensor {
@@ -51,25 +40,9 @@ impl Conv {
     }
 }
 
-/// x + conv_k1(relu(conv_k3,dilated(relu(x)))).
-#[derive(Debug)]
-struct Residual {
-    dilated: Conv,
-    point: Conv,
-}
-
-impl Residual {
-    fn new(params: &mut Params, name: &str, width: usize, dilation: usize, causal: bool) -> Self {
-        let shape = ConvShape { c_in: width, c_out: width, kernel: 3, stride: 1, dilation, causal };
-        Self {
-            dilated: Conv::new(params, &format!("{name}.dilated"), shape),
-            point: Conv::new(params, &format!("{name}.point"), ConvShape { kernel: 1, dilation: 1, ..shape }),
-        }
-    }
-
-    fn forward(&self, x: &Tensor) -> Tensor {
-        x + self.point.forward(&self.dilated.forward(&x.relu()).relu())
-    }
+/// x + conv_k1(relu(conv_k3,dilated(relu(x)))) for a pair of convolutions.
+fn residual(pair: &[Conv], x: &Tensor) -> Tensor {
+    pair.iter().fold(x.shallow_clone(), |h, conv| conv.forward(&h.relu())) + x
 }
 
 /// The motion encoder as `llmar::motion::Encoder` runs it, with the quantiser's gain and clip behind it.
@@ -77,43 +50,32 @@ impl Residual {
 pub struct Encoder {
     config: EncoderConfig,
     clip: f64,
-    conv_in: Conv,
-    stages: Vec<(Conv, Vec<Residual>)>,
-    conv_out: Conv,
+    shapes: Vec<ConvShape>,
+    /// In the order of `shapes`, which is the order in which they run.
+    convs: Vec<Conv>,
     gain: Tensor,
 }
 
 impl Encoder {
     /// Parameters under the runtime's tensor names (`encoder.in.weight` …) and `quantizer.gain`.
     pub fn new(params: &mut Params, config: &EncoderConfig, gain: f32, clip: f32) -> Self {
-        let (width, causal) = (config.width, config.causal);
-        let k3 = ConvShape { c_in: config.inputs, c_out: width, kernel: 3, stride: 1, dilation: 1, causal };
-        let conv_in = Conv::new(params, "encoder.in", k3);
-        let stages = (0..config.halvings)
-            .map(|stage| {
-                let down = ConvShape { c_in: width, kernel: 4, stride: 2, ..k3 };
-                let down = Conv::new(params, &format!("encoder.{stage}.down"), down);
-                let block = |(block, dilation): (usize, &usize)| {
-                    Residual::new(params, &format!("encoder.{stage}.{block}"), width, *dilation, causal)
-                };
-                (down, config.dilations.iter().enumerate().map(block).collect())
-            })
-            .collect();
-        let conv_out = Conv::new(params, "encoder.out", ConvShape { c_in: width, c_out: config.outputs, ..k3 });
+        let shapes = config.convs();
+        let convs = shapes.iter().map(|shape| Conv::new(params, shape)).collect();
         let gain = params.add("quantizer.gain", &Tensor::from(gain));
-        Self { config: config.clone(), clip: f64::from(clip), conv_in, stages, conv_out, gain }
+        Self { config: config.clone(), clip: f64::from(clip), shapes, convs, gain }
     }
 
     /// Clipped tangent features [batch, frames >> halvings, dim] of inputs [batch, frames, inputs].
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        let mut h = self.conv_in.forward(&x.transpose(1, 2)).relu();
-        for (down, blocks) in &self.stages {
-            h = down.forward(&h);
-            for block in blocks {
-                h = block.forward(&h);
+        let last = self.convs.len() - 1;
+        let mut h = self.convs[0].forward(&x.transpose(1, 2)).relu();
+        for stage in self.convs[1..last].chunks(1 + 2 * self.config.dilations.len()) {
+            h = stage[0].forward(&h);
+            for pair in stage[1..].chunks(2) {
+                h = residual(pair, &h);
             }
         }
-        clip_norm(&(self.conv_out.forward(&h).transpose(1, 2) * &self.gain), self.clip)
+        clip_norm(&(self.convs[last].forward(&h).transpose(1, 2) * &self.gain), self.clip)
     }
 
     /// The gain, above zero.
@@ -121,24 +83,11 @@ impl Encoder {
         self.gain.double_value(&[]) as f32
     }
 
-    fn convs(&self) -> Vec<(String, &Conv)> {
-        let mut out = vec![("encoder.in".to_owned(), &self.conv_in)];
-        for (i, (down, blocks)) in self.stages.iter().enumerate() {
-            out.push((format!("encoder.{i}.down"), down));
-            for (j, block) in blocks.iter().enumerate() {
-                out.push((format!("encoder.{i}.{j}.dilated"), &block.dilated));
-                out.push((format!("encoder.{i}.{j}.point"), &block.point));
-            }
-        }
-        out.push(("encoder.out".to_owned(), &self.conv_out));
-        out
-    }
-
     /// Rounds the weights (not the biases) to f16, in place: what is evaluated afterwards is what ships.
     pub fn round(&mut self) {
         tch::no_grad(|| {
-            for (_, conv) in self.convs() {
-                conv.weight.shallow_clone().copy_(&round_f16(&conv.weight));
+            for conv in &mut self.convs {
+                conv.weight.copy_(&round_f16(&conv.weight));
             }
         });
     }
@@ -146,24 +95,21 @@ impl Encoder {
     /// Tensors in the artifact's form: weights [c_out, kernel · c_in], column tap · c_in + channel.
     pub fn export(&self) -> Result<Vec<(String, Vec<usize>, Vec<f32>, Store)>> {
         let mut out = Vec::new();
-        for (name, conv) in self.convs() {
-            let [c_out, c_in, kernel] = conv.weight.size()[..] else { continue };
+        for (shape, conv) in self.shapes.iter().zip(&self.convs) {
             let rows = values(&conv.weight.detach().permute([0, 2, 1]))?;
-            out.push((format!("{name}.weight"), vec![c_out as usize, (kernel * c_in) as usize], rows, Store::F16));
-            out.push((format!("{name}.bias"), vec![c_out as usize], values(&conv.bias)?, Store::F32));
+            out.push((shape.weight(), vec![shape.c_out, shape.cols()], rows, Store::F16));
+            out.push((shape.bias(), vec![shape.c_out], values(&conv.bias)?, Store::F32));
         }
         Ok(out)
     }
 
-    /// The opposite of [`export`](Self::export): takes values [c_out, kernel · c_in] by name from `find`.
+    /// The opposite of [`export`](Self::export): takes values [c_out, kernel · c_in] by name and shape from `find`.
     pub fn import(&mut self, find: impl Fn(&str, &[usize]) -> Result<Vec<f32>>) -> Result<()> {
         tch::no_grad(|| {
-            for (name, conv) in self.convs() {
-                let [c_out, c_in, kernel] = conv.weight.size()[..] else { continue };
-                let rows = find(&format!("{name}.weight"), &[c_out as usize, (kernel * c_in) as usize])?;
-                let rows = Tensor::from_slice(&rows).view([c_out, kernel, c_in]).permute([0, 2, 1]);
-                conv.weight.shallow_clone().copy_(&rows);
-                conv.bias.shallow_clone().copy_(&Tensor::from_slice(&find(&format!("{name}.bias"), &[c_out as usize])?));
+            for (shape, conv) in self.shapes.iter().zip(&mut self.convs) {
+                let rows = Tensor::from_slice(&find(&shape.weight(), &[shape.c_out, shape.cols()])?);
+                conv.weight.copy_(&rows.view([shape.c_out as i64, shape.kernel as i64, shape.c_in as i64]).permute([0, 2, 1]));
+                conv.bias.copy_(&Tensor::from_slice(&find(&shape.bias(), &[shape.c_out])?));
             }
             Ok(())
         })
@@ -178,41 +124,47 @@ impl Encoder {
 /// Codes back to clips: the encoder mirrored, with nearest-neighbour upsampling. Only training needs it.
 #[derive(Debug)]
 pub struct Decoder {
-    conv_in: Conv,
-    stages: Vec<(Vec<Residual>, Conv)>,
-    last: Conv,
-    conv_out: Conv,
+    first: Conv,
+    /// Pairs of the residual blocks, then the convolution behind the upsampling.
+    stages: Vec<Vec<Conv>>,
+    last: [Conv; 2],
 }
 
 impl Decoder {
     /// Parameters under `decoder.`.
     pub fn new(params: &mut Params, config: &EncoderConfig) -> Self {
         let width = config.width;
-        let k3 = ConvShape { c_in: width, c_out: width, kernel: 3, stride: 1, dilation: 1, causal: false };
-        let conv_in = Conv::new(params, "decoder.in", ConvShape { c_in: config.outputs, ..k3 });
-        let stages = (0..config.halvings)
-            .map(|stage| {
-                let blocks = config.dilations.iter().enumerate();
-                let blocks = blocks.map(|(b, d)| Residual::new(params, &format!("decoder.{stage}.{b}"), width, *d, false)).collect();
-                (blocks, Conv::new(params, &format!("decoder.{stage}.up"), k3))
-            })
-            .collect();
-        let last = Conv::new(params, "decoder.last", k3);
-        let conv_out = Conv::new(params, "decoder.out", ConvShape { c_out: config.inputs, ..k3 });
-        Self { conv_in, stages, last, conv_out }
+        let mut conv = |name: String, c_out: usize, c_in: usize, kernel: usize, dilation: usize| {
+            let side = dilation * (kernel - 1) / 2;
+            Conv::new(params, &ConvShape { name: format!("decoder.{name}"), c_out, c_in, kernel, stride: 1, dilation, left: side, right: side })
+        };
+        let first = conv("in".into(), width, config.outputs, 3, 1);
+        let mut stages = Vec::new();
+        for stage in 0..config.halvings {
+            let mut convs = Vec::new();
+            for (block, &dilation) in config.dilations.iter().enumerate() {
+                convs.push(conv(format!("{stage}.{block}.dilated"), width, width, 3, dilation));
+                convs.push(conv(format!("{stage}.{block}.point"), width, width, 1, 1));
+            }
+            convs.push(conv(format!("{stage}.up"), width, width, 3, 1));
+            stages.push(convs);
+        }
+        let last = [conv("last".into(), width, width, 3, 1), conv("out".into(), config.inputs, width, 3, 1)];
+        Self { first, stages, last }
     }
 
     /// Clips [batch, w << halvings, inputs] of tangent codes [batch, w, dim].
     pub fn forward(&self, codes: &Tensor) -> Tensor {
-        let mut h = self.conv_in.forward(&codes.transpose(1, 2)).relu();
-        for (blocks, up) in &self.stages {
-            for block in blocks {
-                h = block.forward(&h);
+        let mut h = self.first.forward(&codes.transpose(1, 2)).relu();
+        for stage in &self.stages {
+            let (up, pairs) = (&stage[stage.len() - 1], &stage[..stage.len() - 1]);
+            for pair in pairs.chunks(2) {
+                h = residual(pair, &h);
             }
             let frames = h.size()[2] * 2;
             h = up.forward(&h.upsample_nearest1d(frames, None));
         }
-        self.conv_out.forward(&self.last.forward(&h).relu()).transpose(1, 2)
+        self.last[1].forward(&self.last[0].forward(&h).relu()).transpose(1, 2)
     }
 }
 

@@ -141,6 +141,11 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
+    fn prefetch(self, line: &[u8; 64]) {
+        simd!(_mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()));
+    }
+
+    #[inline(always)]
     fn dot_q8<const T: usize>(self, w: &[u8; Q8_GROUP_BYTES], x: &[GroupActivations; T]) -> [Pair; T] {
         simd!({
             // The pairwise product of unsigned and signed bytes saturates at 16 bits, and 2 · 255 · 127 is too much. So |w| takes the place of the
