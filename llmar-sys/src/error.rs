@@ -83,6 +83,14 @@ pub enum Error {
         /// Which requirement it misses.
         detail: String,
     },
+    /// One clip of several is at fault.
+    #[error("clip {index}: {source}")]
+    Clip {
+        /// Index into the clips of the call.
+        index: usize,
+        /// What is wrong with it.
+        source: Box<Error>,
+    },
     /// The caller's cancel token was raised.
     #[error("cancelled by the caller")]
     Cancelled,

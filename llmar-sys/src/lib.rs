@@ -12,6 +12,7 @@ pub mod checkpoint;
 pub mod control;
 pub mod device;
 pub mod error;
+pub mod ffi;
 pub mod formats;
 pub mod llama;
 pub mod motion;

@@ -1,16 +1,23 @@
 //! The three files between the stages, each a safetensors file with one JSON document in its metadata:
 //! base model (`import`), stage-1 tokenizer (`vqvae`), adapter (`lora`). `export` joins them into a `.llmar` checkpoint.
 
+mod read;
+mod write;
+
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use llmar::checkpoint::{Calibration, TokenizerMeta};
 use llmar::llama::LlamaConfig;
 use llmar::motion::{EncoderConfig, QuantizerConfig};
 use llmar::skeleton::Preprocess;
+use safetensors::Dtype;
 use serde::{Deserialize, Serialize};
 
-use crate::error::Result;
+pub use read::{Opened, map_file, open, read_header, sha256_hex};
+pub use write::{Planned, Values, write, write_lazily};
 
 /// Base model: Hugging Face tensor names (`model.embed_tokens.weight`, `model.layers.0.self_attn.q_proj.weight`, …, `model.norm.weight`,
 /// `lm_head.weight` when untied), rows half-split for RoPE, f16 matrices and f32 norms; tokenizer tables as in a checkpoint (`tokenizer.*`).
@@ -73,36 +80,6 @@ pub struct AdapterMeta {
     pub provenance: BTreeMap<String, String>,
 }
 
-/// An artifact in memory: its JSON document and its tensors, widened to f32.
-#[derive(Clone, Debug)]
-pub struct Artifact<M> {
-    /// The document.
-    pub meta: M,
-    /// Name → (shape, row-major values).
-    pub tensors: BTreeMap<String, (Vec<usize>, Vec<f32>)>,
-    /// SHA-256 of the file, lowercase hex.
-    pub sha256: String,
-}
-
-/// Precision in which a tensor is stored in an artifact.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Store {
-    /// f16
-    F16,
-    /// f32
-    F32,
-}
-
-/// Reads an artifact whose document is of kind `M`.
-pub fn read<M: Kind>(_path: &Path) -> Result<Artifact<M>> {
-    todo!()
-}
-
-/// Writes an artifact: temporary file, sync, rename.
-pub fn write<M: Kind>(_path: &Path, _meta: &M, _tensors: &[(String, Vec<usize>, Vec<f32>, Store)]) -> Result<()> {
-    todo!()
-}
-
 /// The kinds of artifact, told apart by the key of their document in the safetensors metadata.
 pub trait Kind: Serialize + for<'de> Deserialize<'de> {
     /// Metadata key.
@@ -117,4 +94,76 @@ impl Kind for Stage1Meta {
 }
 impl Kind for AdapterMeta {
     const KEY: &'static str = "llmar_adapter";
+}
+
+/// Precision in which a tensor is stored in an artifact.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Store {
+    /// f16
+    F16,
+    /// f32
+    F32,
+    /// u8
+    U8,
+    /// u32
+    U32,
+}
+
+impl Store {
+    fn dtype(self) -> Dtype {
+        match self {
+            Self::F16 => Dtype::F16,
+            Self::F32 => Dtype::F32,
+            Self::U8 => Dtype::U8,
+            Self::U32 => Dtype::U32,
+        }
+    }
+
+    fn of(dtype: Dtype) -> Option<Self> {
+        match dtype {
+            Dtype::F16 => Some(Self::F16),
+            Dtype::F32 => Some(Self::F32),
+            Dtype::U8 => Some(Self::U8),
+            Dtype::U32 => Some(Self::U32),
+            _ => None,
+        }
+    }
+
+    fn bytes(self) -> usize {
+        match self {
+            Self::F16 => 2,
+            Self::F32 | Self::U32 => 4,
+            Self::U8 => 1,
+        }
+    }
+}
+
+/// The float tensors of a base model of this shape, in the order of its layers: matrices f16, norms f32.
+pub fn base_tensors(config: &LlamaConfig) -> Vec<Planned> {
+    let (hidden, ffn) = (config.hidden_size, config.intermediate_size);
+    let q = config.num_attention_heads * config.head_dim;
+    let kv = config.num_key_value_heads * config.head_dim;
+    let matrix = |name: String, rows: usize, cols: usize| Planned { name, shape: vec![rows, cols], store: Store::F16 };
+    let norm = |name: String| Planned { name, shape: vec![hidden], store: Store::F32 };
+
+    let mut plan = vec![matrix("model.embed_tokens.weight".to_string(), config.vocab_size, hidden)];
+    for layer in 0..config.num_hidden_layers {
+        let name = |part: &str| format!("model.layers.{layer}.{part}.weight");
+        plan.extend([
+            norm(name("input_layernorm")),
+            matrix(name("self_attn.q_proj"), q, hidden),
+            matrix(name("self_attn.k_proj"), kv, hidden),
+            matrix(name("self_attn.v_proj"), kv, hidden),
+            matrix(name("self_attn.o_proj"), hidden, q),
+            norm(name("post_attention_layernorm")),
+            matrix(name("mlp.gate_proj"), ffn, hidden),
+            matrix(name("mlp.up_proj"), ffn, hidden),
+            matrix(name("mlp.down_proj"), hidden, ffn),
+        ]);
+    }
+    plan.push(norm("model.norm.weight".to_string()));
+    if !config.tie_word_embeddings {
+        plan.push(matrix("lm_head.weight".to_string(), config.vocab_size, hidden));
+    }
+    plan
 }

@@ -18,6 +18,20 @@ pub enum Error {
         /// What was expected and what stands there.
         detail: String,
     },
+    /// Files that do not belong together.
+    #[error("{file} was made for a {part} with SHA-256 {expected}, but {given} has {got}")]
+    Mismatch {
+        /// The file that depends on the other.
+        file: std::path::PathBuf,
+        /// What the other is: base model source, stage-1 file.
+        part: &'static str,
+        /// Digest that the dependent file asks for.
+        expected: String,
+        /// The other file.
+        given: std::path::PathBuf,
+        /// Its digest.
+        got: String,
+    },
     /// A setting outside its range.
     #[error("setting `{name}`: expected {expected}, got {got}")]
     Setting {
@@ -35,6 +49,14 @@ pub enum Error {
         path: std::path::PathBuf,
         /// Why.
         source: std::io::Error,
+    },
+    /// A stage that this build does without.
+    #[error(
+        "`{command}` needs libtorch, and this program was built without it: set LIBTORCH and build with `--features torch` (see README)"
+    )]
+    NotBuilt {
+        /// The subcommand.
+        command: &'static str,
     },
     /// libtorch refused an operation.
     #[cfg(feature = "torch")]

@@ -1,6 +1,22 @@
 //! Training for libllmar: import → vqvae (stage 1) → lora (stage 2) → export → evaluate.
 
 pub mod artifacts;
+pub mod cli;
+pub mod data;
 pub mod error;
+pub mod evaluate;
+pub mod export;
+pub mod import;
+#[cfg(feature = "torch")]
+pub mod lora;
+#[cfg(feature = "torch")]
+pub mod losses;
+#[cfg(feature = "torch")]
+pub mod torch;
+#[cfg(feature = "torch")]
+pub mod vqvae;
+
+#[cfg(test)]
+mod testing;
 
 pub use error::{Error, Result};

@@ -1,8 +1,8 @@
 //! Tensors of a LLaMA, shapes beside them.
 
 use crate::checkpoint::Checkpoint;
-use crate::device::Matrix;
-use crate::error::Result;
+use crate::device::{Matrix, Scheme};
+use crate::error::{Error, Result};
 
 use super::config::LlamaConfig;
 
@@ -38,7 +38,69 @@ pub struct Weights {
 
 impl Weights {
     /// Views of a checkpoint's tensors, shapes checked against `config`.
-    pub fn read(_config: &LlamaConfig, _checkpoint: &Checkpoint) -> Result<Self> {
-        todo!()
+    pub fn read(config: &LlamaConfig, checkpoint: &Checkpoint) -> Result<Self> {
+        config.check()?;
+        let (hidden, ffn, vocab) = (config.hidden_size, config.intermediate_size, config.vocab_size);
+        let norm = |name: &str| -> Result<Vec<f32>> { Ok(checkpoint.f32s(name, &[hidden])?.cast::<f32>()?.to_vec()) };
+        let embed = checkpoint.matrix("llama.embed", vocab, hidden)?;
+        let layers = (0..config.num_hidden_layers)
+            .map(|i| {
+                let at = |field: &str| format!("llama.layers.{i}.{field}");
+                Ok(Layer {
+                    attn_norm: norm(&at("attn_norm"))?,
+                    qkv: checkpoint.matrix(&at("qkv"), config.qkv_rows(), hidden)?,
+                    o: checkpoint.matrix(&at("o"), hidden, config.q_dim())?,
+                    ffn_norm: norm(&at("ffn_norm"))?,
+                    gate_up: checkpoint.matrix(&at("gate_up"), 2 * ffn, hidden)?,
+                    down: checkpoint.matrix(&at("down"), hidden, ffn)?,
+                })
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let head = if config.tie_word_embeddings { embed.clone() } else { checkpoint.matrix("llama.head", vocab, hidden)? };
+        Ok(Self { embed, layers, norm: norm("llama.norm")?, head })
+    }
+
+    /// Packs a base model in `scheme`. `tensor` gives each tensor by its Hugging Face name (`model.embed_tokens.weight`,
+    /// `model.layers.0.self_attn.q_proj.weight`, …), row-major f32, q and k rows half-split for RoPE; it is asked once for each, and for
+    /// `lm_head.weight` only when the head is not tied.
+    pub fn from_tensors<E: From<Error>>(
+        config: &LlamaConfig,
+        scheme: Scheme,
+        mut tensor: impl FnMut(&str) -> std::result::Result<Vec<f32>, E>,
+    ) -> std::result::Result<Self, E> {
+        config.check()?;
+        let (hidden, ffn, vocab) = (config.hidden_size, config.intermediate_size, config.vocab_size);
+        let mut of_shape = |name: &str, shape: &[usize]| -> std::result::Result<Vec<f32>, E> {
+            let values = tensor(name)?;
+            if values.len() != shape.iter().product::<usize>() {
+                return Err(Error::Shape { what: name.to_owned(), expected: shape.to_vec(), got: vec![values.len()] }.into());
+            }
+            Ok(values)
+        };
+        let embed = Matrix::pack(scheme, vocab, hidden, &of_shape("model.embed_tokens.weight", &[vocab, hidden])?);
+        let mut layers = Vec::with_capacity(config.num_hidden_layers);
+        for i in 0..config.num_hidden_layers {
+            let at = |rest: &str| format!("model.layers.{i}.{rest}.weight");
+            let mut qkv = of_shape(&at("self_attn.q_proj"), &[config.q_dim(), hidden])?;
+            qkv.extend(of_shape(&at("self_attn.k_proj"), &[config.kv_dim(), hidden])?);
+            qkv.extend(of_shape(&at("self_attn.v_proj"), &[config.kv_dim(), hidden])?);
+            let mut gate_up = of_shape(&at("mlp.gate_proj"), &[ffn, hidden])?;
+            gate_up.extend(of_shape(&at("mlp.up_proj"), &[ffn, hidden])?);
+            layers.push(Layer {
+                attn_norm: of_shape(&at("input_layernorm"), &[hidden])?,
+                qkv: Matrix::pack(scheme, config.qkv_rows(), hidden, &qkv),
+                o: Matrix::pack(scheme, hidden, config.q_dim(), &of_shape(&at("self_attn.o_proj"), &[hidden, config.q_dim()])?),
+                ffn_norm: of_shape(&at("post_attention_layernorm"), &[hidden])?,
+                gate_up: Matrix::pack(scheme, 2 * ffn, hidden, &gate_up),
+                down: Matrix::pack(scheme, hidden, ffn, &of_shape(&at("mlp.down_proj"), &[hidden, ffn])?),
+            });
+        }
+        let norm = of_shape("model.norm.weight", &[hidden])?;
+        let head = if config.tie_word_embeddings {
+            embed.clone()
+        } else {
+            Matrix::pack(scheme, vocab, hidden, &of_shape("lm_head.weight", &[vocab, hidden])?)
+        };
+        Ok(Self { embed, layers, norm, head })
     }
 }

@@ -6,8 +6,14 @@
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::Checkpoint;
-use crate::device::Device;
-use crate::error::Result;
+use crate::device::{Conv1d, Device, Matrix, Scheme, Store};
+use crate::error::{Error, Result};
+
+/// Largest accepted sizes, far above any sensible model: they bound what a hostile checkpoint can ask for.
+const MAX_CHANNELS: usize = 16_384;
+const MAX_HALVINGS: usize = 6;
+const MAX_BLOCKS: usize = 16;
+const MAX_DILATION: usize = 1024;
 
 /// Shape of the encoder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -27,22 +33,231 @@ pub struct EncoderConfig {
     pub causal: bool,
 }
 
+/// Shape of one convolution of the encoder, with the names of its tensors.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConvShape {
+    /// `encoder.in`, `encoder.0.down`, …; the tensors are `{name}.weight` and `{name}.bias`.
+    pub name: String,
+    /// Output channels.
+    pub c_out: usize,
+    /// Input channels.
+    pub c_in: usize,
+    /// Taps.
+    pub kernel: usize,
+    /// Frames between two outputs.
+    pub stride: usize,
+    /// Frames between two taps.
+    pub dilation: usize,
+    /// Zero frames before the first.
+    pub left: usize,
+    /// Zero frames after the last.
+    pub right: usize,
+}
+
+impl ConvShape {
+    /// Name of the weight: a matrix [c_out, kernel · c_in], column tap · c_in + channel.
+    pub fn weight(&self) -> String {
+        format!("{}.weight", self.name)
+    }
+
+    /// Name of the bias: f32 [c_out].
+    pub fn bias(&self) -> String {
+        format!("{}.bias", self.name)
+    }
+
+    /// Columns of the weight: kernel · c_in.
+    pub fn cols(&self) -> usize {
+        self.kernel * self.c_in
+    }
+}
+
+impl EncoderConfig {
+    /// Numbers are within their caps.
+    ///
+    /// # Errors
+    /// [`Error::Format`] that names the field.
+    pub fn check(&self) -> Result<()> {
+        let bad = |field: &str, range: String, got: String| {
+            Err(Error::format(format!("encoder.{field}"), format!("expected {range}, got {got}")))
+        };
+        for (field, channels) in [("inputs", self.inputs), ("width", self.width), ("outputs", self.outputs)] {
+            if !(1..=MAX_CHANNELS).contains(&channels) {
+                return bad(field, format!("1..={MAX_CHANNELS}"), channels.to_string());
+            }
+        }
+        if self.halvings > MAX_HALVINGS {
+            return bad("halvings", format!("0..={MAX_HALVINGS}"), self.halvings.to_string());
+        }
+        if self.dilations.len() > MAX_BLOCKS || self.dilations.iter().any(|dilation| !(1..=MAX_DILATION).contains(dilation)) {
+            return bad("dilations", format!("at most {MAX_BLOCKS} of 1..={MAX_DILATION}"), format!("{:?}", self.dilations));
+        }
+        Ok(())
+    }
+
+    /// The convolutions in the order in which they run. Reader, writer and trainer take names, shapes and padding from here.
+    pub fn convs(&self) -> Vec<ConvShape> {
+        let conv = |name: String, c_out: usize, c_in: usize, kernel: usize, stride: usize, dilation: usize| {
+            // Both kinds of padding halve the frames exactly: span − stride zeros in all.
+            let zeros = dilation * (kernel - 1) + 1 - stride;
+            let right = if self.causal { 0 } else { zeros / 2 };
+            ConvShape { name, c_out, c_in, kernel, stride, dilation, left: zeros - right, right }
+        };
+        let (inputs, width, outputs) = (self.inputs, self.width, self.outputs);
+        let mut convs = vec![conv("encoder.in".into(), width, inputs, 3, 1, 1)];
+        for stage in 0..self.halvings {
+            convs.push(conv(format!("encoder.{stage}.down"), width, width, 4, 2, 1));
+            for (block, &dilation) in self.dilations.iter().enumerate() {
+                convs.push(conv(format!("encoder.{stage}.{block}.dilated"), width, width, 3, 1, dilation));
+                convs.push(conv(format!("encoder.{stage}.{block}.point"), width, width, 1, 1, 1));
+            }
+        }
+        convs.push(conv("encoder.out".into(), outputs, width, 3, 1, 1));
+        convs
+    }
+
+    /// Tokens that `frames` frames give: frames >> halvings.
+    pub fn tokens(&self, frames: usize) -> usize {
+        frames >> self.halvings
+    }
+}
+
 /// The encoder with its weights.
 #[derive(Clone, Debug)]
 pub struct Encoder {
     config: EncoderConfig,
+    first: Conv1d,
+    stages: Vec<Stage>,
+    last: Conv1d,
+}
+
+#[derive(Clone, Debug)]
+struct Stage {
+    down: Conv1d,
+    blocks: Vec<Block>,
+}
+
+/// x + point(relu(dilated(relu(x))))
+#[derive(Clone, Debug)]
+struct Block {
+    dilated: Conv1d,
+    point: Conv1d,
+}
+
+/// Buffers of [`Encoder::forward_with`], to be kept between calls.
+#[derive(Clone, Debug, Default)]
+pub struct EncoderScratch {
+    /// Activations [frames, width] of the stage that runs; at the end the output [tokens, outputs].
+    x: Vec<f32>,
+    /// Inside of a residual block, or the next stage's activations.
+    h: Vec<f32>,
 }
 
 impl Encoder {
     /// Reads `encoder.in`, `encoder.{stage}.down`, `encoder.{stage}.{block}.dilated`, `encoder.{stage}.{block}.point`, `encoder.out`, each with
     /// `.weight` (matrix [c_out, kernel · c_in], column tap · c_in + channel) and `.bias` (f32 [c_out]).
-    pub fn read(_config: &EncoderConfig, _checkpoint: &Checkpoint) -> Result<Self> {
-        todo!()
+    ///
+    /// # Errors
+    /// Those of [`EncoderConfig::check`], and [`Error::Format`] or [`Error::Shape`] for tensors that are missing or do not fit.
+    pub fn read(config: &EncoderConfig, checkpoint: &Checkpoint) -> Result<Self> {
+        Self::build(config, |shape| {
+            let weight = checkpoint.matrix(&shape.weight(), shape.c_out, shape.cols())?;
+            let bias = checkpoint.f32s(&shape.bias(), &[shape.c_out])?.cast::<f32>()?.to_vec();
+            Ok((weight, bias))
+        })
     }
 
-    /// Features [frames >> halvings, outputs] of an input [frames, inputs].
-    pub fn forward(&self, _device: &Device, _input: &[f32], _frames: usize) -> Vec<f32> {
-        let _ = &self.config;
-        todo!()
+    /// Builds an encoder of raw tensors, as the trainer has them: `tensor` gives shape and row-major values by name.
+    ///
+    /// # Errors
+    /// Those of [`EncoderConfig::check`] and of `tensor`; [`Error::Shape`] for a tensor of another shape, [`Error::Format`] for values not finite.
+    pub fn from_tensors(config: &EncoderConfig, mut tensor: impl FnMut(&str) -> Result<(Vec<usize>, Vec<f32>)>) -> Result<Self> {
+        Self::build(config, |shape| {
+            let weight = checked(shape.weight(), &[shape.c_out, shape.cols()], &mut tensor)?;
+            let bias = checked(shape.bias(), &[shape.c_out], &mut tensor)?;
+            Ok((Matrix::pack(Scheme::F32, shape.c_out, shape.cols(), &weight), bias))
+        })
+    }
+
+    fn build(config: &EncoderConfig, mut read: impl FnMut(&ConvShape) -> Result<(Matrix, Vec<f32>)>) -> Result<Self> {
+        config.check()?;
+        let mut shapes = config.convs().into_iter();
+        let mut next = || -> Result<Conv1d> {
+            // The loops below ask for exactly the convolutions that `convs` lists, in its order.
+            let shape = shapes.next().ok_or_else(|| Error::format("encoder", "fewer convolutions than its stages need"))?;
+            let (weight, bias) = read(&shape)?;
+            let ConvShape { kernel, stride, dilation, left, right, .. } = shape;
+            Ok(Conv1d { weight, bias, kernel, stride, dilation, left, right })
+        };
+        let first = next()?;
+        let mut stages = Vec::with_capacity(config.halvings);
+        for _ in 0..config.halvings {
+            let down = next()?;
+            let blocks = config.dilations.iter().map(|_| Ok(Block { dilated: next()?, point: next()? })).collect::<Result<_>>()?;
+            stages.push(Stage { down, blocks });
+        }
+        Ok(Self { config: config.clone(), first, stages, last: next()? })
+    }
+
+    /// Its shape.
+    pub fn config(&self) -> &EncoderConfig {
+        &self.config
+    }
+
+    /// Features [frames >> halvings, outputs] of an input [frames, inputs]. Too few frames for one token give an empty result.
+    ///
+    /// # Panics
+    /// When `input` is not [frames, inputs].
+    pub fn forward(&self, device: &Device, input: &[f32], frames: usize) -> Vec<f32> {
+        let mut scratch = EncoderScratch::default();
+        self.forward_with(device, input, frames, &mut scratch);
+        scratch.x
+    }
+
+    /// [`forward`](Self::forward) in the caller's buffers, which allocates nothing once they have grown.
+    ///
+    /// # Panics
+    /// When `input` is not [frames, inputs].
+    pub fn forward_with<'s>(&self, device: &Device, input: &[f32], frames: usize, scratch: &'s mut EncoderScratch) -> &'s [f32] {
+        assert_eq!(input.len(), frames * self.config.inputs, "encoder input is [frames, inputs]");
+        let EncoderScratch { x, h } = scratch;
+        x.clear();
+        if self.config.tokens(frames) == 0 {
+            return x;
+        }
+        let mut frames = run(device, &self.first, input, frames, false, x);
+        // The first conv's ReLU is applied by whatever reads its result next.
+        let mut relu = true;
+        for stage in &self.stages {
+            frames = run(device, &stage.down, x, frames, relu, h);
+            std::mem::swap(x, h);
+            relu = false;
+            for block in &stage.blocks {
+                run(device, &block.dilated, x, frames, true, h);
+                device.conv1d(&block.point, h, frames, true, x, Store::Add);
+            }
+        }
+        run(device, &self.last, x, frames, relu, h);
+        std::mem::swap(x, h);
+        x
+    }
+}
+
+/// Runs one convolution into `y`, resized to fit. Returns its number of output frames.
+fn run(device: &Device, conv: &Conv1d, x: &[f32], frames: usize, relu: bool, y: &mut Vec<f32>) -> usize {
+    let out = conv.out_len(frames);
+    y.resize(out * conv.weight.rows, 0.0);
+    device.conv1d(conv, x, frames, relu, y, Store::Overwrite);
+    out
+}
+
+/// A raw tensor of exactly `shape`, all finite.
+pub(super) fn checked(name: String, shape: &[usize], tensor: &mut impl FnMut(&str) -> Result<(Vec<usize>, Vec<f32>)>) -> Result<Vec<f32>> {
+    let (got, values) = tensor(&name)?;
+    if got != shape || values.len() != shape.iter().product::<usize>() {
+        return Err(Error::Shape { what: name, expected: shape.to_vec(), got });
+    }
+    match values.iter().position(|x| !x.is_finite()) {
+        None => Ok(values),
+        Some(at) => Err(Error::format(name, format!("value {at} is {}", values[at]))),
     }
 }

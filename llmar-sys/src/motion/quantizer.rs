@@ -2,9 +2,18 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::encoder::checked;
+use super::poincare;
+use crate::bytes::Bytes;
 use crate::checkpoint::Checkpoint;
-use crate::device::{Device, Geometry};
-use crate::error::Result;
+use crate::device::{Codebook, Device, Geometry};
+use crate::error::{Error, Result};
+
+/// Largest accepted sizes.
+const MAX_CODES: usize = 65_536;
+const MAX_DIM: usize = 16_384;
+/// Curvatures beyond 10^±6 are a damaged file: only √c · clip matters.
+const CURVATURE: std::ops::RangeInclusive<f32> = 1e-6..=1e6;
 
 /// The discrete form of a clip: W indices in 0..U.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,26 +38,149 @@ pub struct QuantizerConfig {
     pub clip: f32,
 }
 
+impl QuantizerConfig {
+    /// Tensor of the codes' tangent vectors, f32 [codes, dim].
+    pub const TANGENT: &str = "quantizer.tangent";
+    /// Tensor of the codes' LLaMA input rows, f32 [codes, hidden].
+    pub const EMBEDDING: &str = "quantizer.embedding";
+
+    /// Numbers are within their ranges.
+    ///
+    /// # Errors
+    /// [`Error::Format`] that names the field.
+    pub fn check(&self) -> Result<()> {
+        let bad = |field: &str, range: String, got: String| {
+            Err(Error::format(format!("quantizer.{field}"), format!("expected {range}, got {got}")))
+        };
+        if !(2..=MAX_CODES).contains(&self.codes) || !self.codes.is_multiple_of(2) {
+            return bad("codes", format!("an even number in 2..={MAX_CODES}"), self.codes.to_string());
+        }
+        if !(1..=MAX_DIM).contains(&self.dim) {
+            return bad("dim", format!("1..={MAX_DIM}"), self.dim.to_string());
+        }
+        match self.geometry {
+            Geometry::Poincare { curvature } if !CURVATURE.contains(&curvature) => {
+                return bad("geometry", format!("a curvature in {CURVATURE:?}"), curvature.to_string());
+            }
+            Geometry::Poincare { .. } | Geometry::Euclidean => {}
+        }
+        for (field, number) in [("gain", self.gain), ("clip", self.clip)] {
+            if !(number.is_finite() && number > 0.0) {
+                return bad(field, "a finite number above zero".into(), number.to_string());
+            }
+        }
+        Ok(())
+    }
+
+    /// Points of the space that tangent vectors [codes, dim] stand for: exp₀ in f64, rounded once, or the vectors themselves.
+    pub fn points(&self, tangent: &[f32]) -> Vec<f32> {
+        let mut points = tangent.to_vec();
+        if let Geometry::Poincare { curvature } = self.geometry {
+            for (tangent, point) in tangent.chunks_exact(self.dim).zip(points.chunks_exact_mut(self.dim)) {
+                poincare::exp0(tangent, f64::from(curvature), point);
+            }
+        }
+        points
+    }
+
+    /// Gain and norm clip of encoder outputs [n, dim], in place: f ← g f · min(1, clip/‖g f‖), norms in f64. A feature that is not finite
+    /// (only a damaged model gives one) becomes the origin, so that it has a defined token.
+    pub fn condition(&self, features: &mut [f32]) {
+        let (gain, clip) = (f64::from(self.gain), f64::from(self.clip));
+        for feature in features.chunks_exact_mut(self.dim) {
+            let norm = gain * poincare::norm_squared(feature).sqrt();
+            let factor = if norm > clip { gain * (clip / norm) } else { gain };
+            let finite = norm.is_finite();
+            feature.iter_mut().for_each(|f| *f = if finite { (f64::from(*f) * factor) as f32 } else { 0.0 });
+        }
+    }
+}
+
 /// The codebook with its LLaMA embeddings.
 #[derive(Clone, Debug)]
 pub struct Quantizer {
     config: QuantizerConfig,
+    codebook: Codebook,
+    /// f32 [codes, hidden], alignment checked
+    embedding: Bytes,
+    hidden: usize,
 }
 
 impl Quantizer {
     /// Reads `quantizer.tangent` f32 [codes, dim] (v_u; the ball point is exp₀(v_u)) and `quantizer.embedding` f32 [codes, hidden].
-    pub fn read(_config: &QuantizerConfig, _hidden: usize, _checkpoint: &Checkpoint) -> Result<Self> {
-        todo!()
+    ///
+    /// # Errors
+    /// Those of [`QuantizerConfig::check`], and [`Error::Format`] or [`Error::Shape`] for tensors that are missing or do not fit.
+    pub fn read(config: &QuantizerConfig, hidden: usize, checkpoint: &Checkpoint) -> Result<Self> {
+        config.check()?;
+        let tangent = checkpoint.f32s(QuantizerConfig::TANGENT, &[config.codes, config.dim])?;
+        let embedding = checkpoint.f32s(QuantizerConfig::EMBEDDING, &[config.codes, hidden])?;
+        Self::build(config, hidden, tangent.cast()?, embedding)
+    }
+
+    /// Builds a quantiser of raw tensors, as the trainer has them: `tensor` gives shape and row-major values by name. With `hidden` = 0 no
+    /// embedding is asked for: enough to tokenise.
+    ///
+    /// # Errors
+    /// Those of [`QuantizerConfig::check`] and of `tensor`; [`Error::Shape`] for a tensor of another shape, [`Error::Format`] for values not finite.
+    pub fn from_tensors(
+        config: &QuantizerConfig,
+        hidden: usize,
+        mut tensor: impl FnMut(&str) -> Result<(Vec<usize>, Vec<f32>)>,
+    ) -> Result<Self> {
+        config.check()?;
+        let tangent = checked(QuantizerConfig::TANGENT.into(), &[config.codes, config.dim], &mut tensor)?;
+        let embedding = match hidden {
+            0 => Vec::new(),
+            _ => checked(QuantizerConfig::EMBEDDING.into(), &[config.codes, hidden], &mut tensor)?,
+        };
+        Self::build(config, hidden, &tangent, Bytes::copy_from(bytemuck::cast_slice(&embedding)))
+    }
+
+    fn build(config: &QuantizerConfig, hidden: usize, tangent: &[f32], embedding: Bytes) -> Result<Self> {
+        embedding.cast::<f32>()?;
+        let points = config.points(tangent);
+        let codebook = Codebook::new(points, config.codes, config.dim, config.geometry)?;
+        Ok(Self { config: config.clone(), codebook, embedding, hidden })
+    }
+
+    /// Its shape.
+    pub fn config(&self) -> &QuantizerConfig {
+        &self.config
+    }
+
+    /// The codes as points, ready for the nearest-code search.
+    pub fn codebook(&self) -> &Codebook {
+        &self.codebook
     }
 
     /// Tokens of encoder outputs [w, dim].
-    pub fn quantize(&self, _device: &Device, _encoded: &[f32]) -> ActionSentence {
-        let _ = &self.config;
-        todo!()
+    pub fn quantize(&self, device: &Device, encoded: &[f32]) -> ActionSentence {
+        let count = encoded.len() / self.config.dim;
+        let mut features = encoded[..count * self.config.dim].to_vec();
+        self.config.condition(&mut features);
+        let mut tokens = vec![0; count];
+        device.nearest_codes(&self.codebook, &features, count, &mut tokens);
+        ActionSentence { tokens }
+    }
+
+    /// Every token of a sentence is a code.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] that names the first that is not.
+    pub fn check(&self, sentence: &ActionSentence) -> Result<()> {
+        match sentence.tokens.iter().find(|token| usize::from(**token) >= self.config.codes) {
+            None => Ok(()),
+            Some(token) => Err(Error::argument("action token", format!("0..{}", self.config.codes), token)),
+        }
     }
 
     /// LLaMA input row of one token, [hidden].
-    pub fn embedding(&self, _token: u16) -> &[f32] {
-        todo!()
+    ///
+    /// # Panics
+    /// When the token is not a code: [`check`](Self::check) sentences that [`quantize`](Self::quantize) did not make.
+    pub fn embedding(&self, token: u16) -> &[f32] {
+        let rows: &[f32] = bytemuck::cast_slice(self.embedding.as_slice());
+        &rows[usize::from(token) * self.hidden..][..self.hidden]
     }
 }

@@ -1,14 +1,27 @@
 //! Many clips in one pass: they share the prompt's prefix and are packed without padding.
 
-use super::clip::{Recognition, Recognizer};
+use std::time::Instant;
+
+use super::clip::{Recognition, Recognizer, Timings};
+use super::scorer::nanoseconds;
 use crate::control::Control;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::skeleton::Clip;
 
 impl Recognizer {
     /// Recognises clips together; the answers equal those of [`recognize`](Self::recognize) bit for bit. An unusable clip fails the whole call,
-    /// and the error names its index.
-    pub fn recognize_batch(&mut self, _clips: &[Clip<'_>], _control: &Control) -> Result<Vec<Recognition>> {
-        todo!()
+    /// and [`Error::Clip`] names its index.
+    pub fn recognize_batch(&mut self, clips: &[Clip<'_>], control: &Control) -> Result<Vec<Recognition>> {
+        let start = Instant::now();
+        let mut read = Vec::with_capacity(clips.len());
+        for (index, clip) in clips.iter().enumerate() {
+            control.check()?;
+            read.push(self.tokenize(clip).map_err(|source| Error::Clip { index, source: Box::new(source) })?);
+        }
+        let mut timings = Timings { tokenize_ns: nanoseconds(start), ..Timings::default() };
+        let sentences: Vec<_> = read.iter().map(|(sentence, _)| sentence).collect();
+        let rankings = self.rank(&sentences, control, &mut timings)?;
+        let recognition = |((sentence, missing), ranking)| self.recognition(sentence, missing, ranking, timings);
+        Ok(read.into_iter().zip(rankings).map(recognition).collect())
     }
 }

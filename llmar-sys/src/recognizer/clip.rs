@@ -1,13 +1,17 @@
 //! Recognising clips.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::model::Model;
+use super::question::Question;
+use super::scorer::{Job, Scorer, nanoseconds};
 use crate::control::Control;
-use crate::error::Result;
+use crate::device::Device;
+use crate::error::{Error, Result};
 use crate::motion::ActionSentence;
 use crate::skeleton::Clip;
-use crate::text::LabelScore;
+use crate::text::{LabelScore, Ranking};
 
 /// Settings of a recogniser.
 #[derive(Clone, Debug, Default)]
@@ -20,12 +24,18 @@ pub struct Options {
     pub unknown_below: Option<f32>,
 }
 
+/// Labels returned where [`Options::top_k`] is 0.
+const DEFAULT_TOP_K: usize = 5;
+/// Most threads of a recogniser.
+const THREAD_LIMIT: usize = 256;
+
 /// One answer.
 #[derive(Clone, Debug)]
 pub struct Recognition {
     /// Best first: exact log p(label, EOS | prompt).
     pub top: Vec<LabelScore>,
-    /// Calibrated probability of each of `top`, over all labels of the recogniser.
+    /// Calibrated probability of each of `top`, over all labels of the recogniser: exact when all of them are returned, otherwise within
+    /// half of [`PROBABILITY_TOLERANCE`](crate::text::PROBABILITY_TOLERANCE).
     pub probabilities: Vec<f32>,
     /// The best probability is below the threshold.
     pub unknown: bool,
@@ -52,16 +62,34 @@ pub struct Timings {
     pub label_rows: u64,
 }
 
-/// Recognises clips, one call at a time. Keeps its model alive.
+/// Recognises clips, one call at a time. Keeps its model alive. A call that failed or was cancelled leaves it as it was.
 #[derive(Debug)]
 pub struct Recognizer {
     model: Arc<Model>,
+    device: Device,
+    scorer: Scorer,
+    question: Question,
+    top_k: usize,
+    unknown_below: f32,
 }
 
 impl Recognizer {
     /// Allocates buffers, starts the workers asked for and runs the prompt's fixed prefix once.
-    pub fn new(_model: Arc<Model>, _options: Options) -> Result<Self> {
-        todo!()
+    ///
+    /// `Err` for too many threads, a threshold outside 0..=1, and a model whose prompt and longest label exceed its positions.
+    pub fn new(model: Arc<Model>, options: Options) -> Result<Self> {
+        if options.threads > THREAD_LIMIT {
+            return Err(Error::Limit { what: "number of threads", limit: THREAD_LIMIT as u64, got: options.threads as u64 });
+        }
+        let unknown_below = options.unknown_below.unwrap_or(model.metadata().calibration.unknown_below);
+        if !(0.0..=1.0).contains(&unknown_below) {
+            return Err(Error::argument("unknown_below", "0..=1", unknown_below));
+        }
+        let question = Question::of_model(&model)?;
+        let device = Device::cpu(options.threads.max(1))?;
+        let scorer = Scorer::new(&device, &model)?;
+        let top_k = if options.top_k == 0 { DEFAULT_TOP_K } else { options.top_k };
+        Ok(Self { model, device, scorer, question, top_k, unknown_below })
     }
 
     /// The model it was made from.
@@ -71,32 +99,69 @@ impl Recognizer {
 
     /// Names of the labels that it chooses from.
     pub fn labels(&self) -> Vec<String> {
-        todo!()
+        self.question.names.clone()
     }
 
-    /// Replaces the label list: at least one, no empty or duplicate text. The prompt then lists them
-    /// ("… predict the corresponding action from [a, b, c].").
-    pub fn set_labels(&mut self, _labels: &[&str]) -> Result<()> {
-        todo!()
+    /// Replaces the label list: at least one, no empty or duplicate text, at most 65,536 of at most 1,024 bytes. The prompt then lists them
+    /// ("… predict the corresponding action from [a, b, c]."), and must fit the model's positions. On `Err` the previous list stays.
+    pub fn set_labels(&mut self, labels: &[&str]) -> Result<()> {
+        self.question = Question::with_labels(&self.model, labels)?;
+        Ok(())
     }
 
     /// Goes back to the model's own labels.
     pub fn reset_labels(&mut self) -> Result<()> {
-        todo!()
+        self.question = Question::of_model(&self.model)?;
+        Ok(())
     }
 
-    /// The action sentence of a clip, without the language model.
-    pub fn tokenize(&mut self, _clip: &Clip<'_>) -> Result<(ActionSentence, f32)> {
-        todo!()
+    /// The action sentence of a clip, without the language model, and the share of its joint-frames that were missing and filled.
+    pub fn tokenize(&mut self, clip: &Clip<'_>) -> Result<(ActionSentence, f32)> {
+        self.model.tokenize(&self.device, clip)
     }
 
     /// Recognises one clip.
     pub fn recognize(&mut self, clip: &Clip<'_>, control: &Control) -> Result<Recognition> {
-        Ok(self.recognize_batch(std::slice::from_ref(clip), control)?.remove(0))
+        control.check()?;
+        let start = Instant::now();
+        let (sentence, missing) = self.tokenize(clip)?;
+        let mut timings = Timings { tokenize_ns: nanoseconds(start), ..Timings::default() };
+        let ranking = self.rank(&[&sentence], control, &mut timings)?.remove(0);
+        Ok(self.recognition(sentence, missing, ranking, timings))
     }
 
     /// Scores every label of given action sentences exactly: log p(label, EOS | prompt), [sentences][labels]. For the trainer's parity tests.
-    pub fn score_sentences(&mut self, _sentences: &[ActionSentence], _control: &Control) -> Result<Vec<Vec<f32>>> {
-        todo!()
+    ///
+    /// `Err` for a sentence without tokens, with one beyond the codebook, or too long for the model's positions.
+    pub fn score_sentences(&mut self, sentences: &[ActionSentence], control: &Control) -> Result<Vec<Vec<f32>>> {
+        let codes = self.model.metadata().quantizer.codes;
+        for (i, sentence) in sentences.iter().enumerate() {
+            if sentence.tokens.is_empty() {
+                return Err(Error::argument("action sentence", "at least one token", format!("none in sentence {i}")));
+            }
+            if let Some(token) = sentence.tokens.iter().find(|&&t| usize::from(t) >= codes) {
+                return Err(Error::argument("action token", format!("below {codes}"), format!("{token} in sentence {i}")));
+            }
+            self.question.check_length(&self.model, sentence.tokens.len())?;
+        }
+        let all = self.question.trie.labels();
+        let sentences: Vec<_> = sentences.iter().collect();
+        let mut timings = Timings::default();
+        let job = Job { device: &self.device, model: &self.model, question: &self.question, top_k: all, control };
+        let searches = self.scorer.score(job, &sentences, &mut timings)?;
+        Ok(searches.iter().map(|search| search.all_scores()).collect())
+    }
+
+    /// The best labels of each sentence.
+    pub(super) fn rank(&mut self, sentences: &[&ActionSentence], control: &Control, timings: &mut Timings) -> Result<Vec<Ranking>> {
+        let job = Job { device: &self.device, model: &self.model, question: &self.question, top_k: self.top_k, control };
+        let searches = self.scorer.score(job, sentences, timings)?;
+        Ok(searches.iter().map(|search| search.ranking()).collect())
+    }
+
+    /// Puts an answer together.
+    pub(super) fn recognition(&self, sentence: ActionSentence, missing: f32, ranking: Ranking, timings: Timings) -> Recognition {
+        let unknown = ranking.probabilities.first().is_none_or(|&p| p < self.unknown_below);
+        Recognition { top: ranking.top, probabilities: ranking.probabilities, unknown, sentence, missing, timings }
     }
 }

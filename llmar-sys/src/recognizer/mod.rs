@@ -3,6 +3,8 @@
 mod batch;
 mod clip;
 mod model;
+mod question;
+mod scorer;
 
 pub use clip::{Options, Recognition, Recognizer, Timings};
 pub use model::{Model, OpenOptions};

@@ -1,11 +1,17 @@
 //! Skeleton clips: joint layouts, validity, normalisation and resampling. Output: the encoder's input, f32 [frames, features].
 
+mod canonical;
 mod clip;
 mod layout;
 mod normalize;
 mod resample;
+#[cfg(test)]
+mod tests;
 
-pub use clip::{Clip, Timing};
-pub use layout::{Layout, builtin_layouts};
-pub use normalize::{Centre, Heading, Prepared, Preprocess, Scale, prepare};
+pub(crate) use canonical::turn_hips_to_x;
+pub use canonical::{Canonical, canonical};
+pub use clip::{Clip, MAX_FRAMES, MAX_PERSONS, Timing};
+pub use layout::{Layout, MAX_JOINTS, MAX_NAME, MAX_REGISTERED, all_layouts, builtin_layouts};
+pub use normalize::{Centre, Heading, Prepared, Preprocess, Scale, finish, prepare, resampled, standardised};
 pub use resample::Resample;
+pub(crate) use resample::interpolate;

@@ -1,10 +1,18 @@
-//! From a clip to the encoder's input.
+//! From a clip to the encoder's input: [`canonical`] (space), then [`finish`] (time and statistics). [`prepare`] is both.
+//!
+//! Order of the steps: map to the model's layout, mask, fill, centre, turn, scale | resample, velocities, standardise. The trainer
+//! augments between the two halves.
 
 use serde::{Deserialize, Serialize};
 
+use super::canonical::{Canonical, canonical};
 use super::clip::Clip;
-use super::resample::Resample;
-use crate::error::Result;
+use super::layout::Layout;
+use super::resample::{Resample, interpolate};
+use crate::error::{Error, Result};
+
+/// Most frames fed to an encoder.
+const MAX_MODEL_FRAMES: usize = 4096;
 
 /// What stands between a caller's clip and the encoder. Part of a checkpoint; the trainer uses the same struct and code.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -44,7 +52,7 @@ pub struct Preprocess {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Centre {
-    /// The root of the first valid frame.
+    /// The first person's root in the first frame where it is valid.
     FirstFrame,
     /// Horizontally (x, z) the root of the same frame, vertically (y) the root of the first valid frame: walking on the spot and walking
     /// ahead look alike.
@@ -57,7 +65,8 @@ pub enum Centre {
 pub enum Heading {
     /// As it comes.
     Keep,
-    /// The line from right hip to left hip, mean over the first valid frames, is turned to the +x or −x axis as in the training data.
+    /// The line from right hip to left hip, mean over the first five frames, is turned to the −x axis, as subjects of UTD-MHAD who face the
+    /// sensor (−z) have it.
     HipsToX,
 }
 
@@ -67,7 +76,8 @@ pub enum Heading {
 pub enum Scale {
     /// As it comes.
     Keep,
-    /// The median distance between two joints becomes `length`.
+    /// The first person's median distance between two joints becomes `length`: over the frames where both are valid, or, where they never are
+    /// together, over all frames after filling.
     Segment {
         /// One end.
         from: String,
@@ -94,12 +104,143 @@ impl Preprocess {
     }
 
     /// Names, counts and numbers are usable.
+    ///
+    /// # Errors
+    /// [`Error::Format`] that names the field.
     pub fn check(&self) -> Result<()> {
-        todo!()
+        let bad = |field: &str, detail: String| Err(Error::format(format!("preprocess.{field}"), detail));
+        let target = match Layout::new(&self.layout, &self.joints) {
+            Ok(target) => target,
+            Err(error) => return bad("joints", error.to_string()),
+        };
+        // A layout that this process knows must be the one the model means; one that it does not know is defined by the model.
+        if let Ok(known) = Layout::find(&self.layout)
+            && !known.has_joints(&self.joints)
+        {
+            return bad("joints", format!("expected the joints of layout `{}` in its order, got others", self.layout));
+        }
+        if !(1..=2).contains(&self.persons) {
+            return bad("persons", format!("expected 1 or 2, got {}", self.persons));
+        }
+        if !(2..=3).contains(&self.coords) {
+            return bad("coords", format!("expected 2 or 3, got {}", self.coords));
+        }
+        if !(1..=MAX_MODEL_FRAMES).contains(&self.frames) {
+            return bad("frames", format!("expected 1..={MAX_MODEL_FRAMES}, got {}", self.frames));
+        }
+        let positive = |x: f32| x.is_finite() && x > 0.0;
+        match self.resample {
+            Resample::Rate { fps } if !positive(fps) => return bad("resample", format!("expected a rate above zero, got {fps}")),
+            Resample::Rate { .. } | Resample::Stretch => {}
+        }
+        let missing = |names: &[&str]| names.iter().find(|name| target.joint(name).is_none()).map(|name| (*name).to_owned());
+        if let Some(name) = missing(&[&self.root]) {
+            return bad("root", format!("`{name}` is not among the joints"));
+        }
+        if self.heading == Heading::HipsToX {
+            if self.coords != 3 {
+                return bad("heading", format!("hips_to_x needs 3 coordinates, got {}", self.coords));
+            }
+            if let Some(name) = missing(&["left_hip", "right_hip"]) {
+                return bad("heading", format!("hips_to_x needs `{name}`, which is not among the joints"));
+            }
+        }
+        if let Scale::Segment { from, to, length } = &self.scale {
+            if let Some(name) = missing(&[from, to]) {
+                return bad("scale", format!("`{name}` is not among the joints"));
+            }
+            if target.joint(from) == target.joint(to) || !positive(*length) {
+                return bad("scale", format!("expected two joints and a length above zero, got `{from}`, `{to}`, {length}"));
+            }
+        }
+        let positions = self.positions();
+        if self.mean.len() != positions || !self.mean.iter().all(|x| x.is_finite()) {
+            return bad("mean", format!("expected {positions} finite numbers, got {}, or some not finite", self.mean.len()));
+        }
+        for (field, spread) in [("position_spread", self.position_spread), ("velocity_spread", self.velocity_spread)] {
+            if !positive(spread) {
+                return bad(field, format!("expected a number above zero, got {spread}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Position values a frame: persons · joints · coords.
+    fn positions(&self) -> usize {
+        self.persons * self.joints.len() * self.coords
+    }
+
+    /// The model's layout. It is defined by the model, so that it need not be registered.
+    pub(super) fn target(&self) -> Layout {
+        Layout { name: self.layout.clone(), joints: self.joints.clone(), parents: vec![None; self.joints.len()] }
     }
 }
 
 /// Maps, fills, centres, turns, scales, resamples and standardises a clip.
-pub fn prepare(_preprocess: &Preprocess, _clip: &Clip<'_>) -> Result<Prepared> {
-    todo!()
+///
+/// # Errors
+/// Those of [`canonical`] and [`finish`].
+pub fn prepare(preprocess: &Preprocess, clip: &Clip<'_>) -> Result<Prepared> {
+    finish(preprocess, &canonical(preprocess, clip)?)
+}
+
+/// Resamples, appends velocities and standardises.
+///
+/// # Errors
+/// Those of [`resampled`] and [`standardised`].
+pub fn finish(preprocess: &Preprocess, canonical: &Canonical) -> Result<Prepared> {
+    let positions = resampled(preprocess, canonical)?;
+    Ok(Prepared { features: standardised(preprocess, &positions, &canonical.present)?, missing: canonical.missing })
+}
+
+/// Positions at the model's frames: [frames, persons · joints · coords].
+///
+/// # Errors
+/// [`Error::InvalidArgument`] when the model resamples to a rate and the clip's timing is unknown; [`Error::Shape`] when `canonical` is not
+/// of this model.
+pub fn resampled(preprocess: &Preprocess, canonical: &Canonical) -> Result<Vec<f32>> {
+    let width = preprocess.positions();
+    if canonical.joints.len() != canonical.frames * width || canonical.times.len() != canonical.frames || canonical.frames == 0 {
+        let got = vec![canonical.joints.len(), canonical.times.len()];
+        return Err(Error::Shape { what: "canonical clip".into(), expected: vec![canonical.frames, width], got });
+    }
+    if matches!(preprocess.resample, Resample::Rate { .. }) && !canonical.timed {
+        return Err(Error::argument("timing", "a frame rate or timestamps: the model reads frames at a fixed rate", "unknown"));
+    }
+    let (start, end) = (canonical.times[0], canonical.times[canonical.frames - 1]);
+    let moments = preprocess.resample.moments(start, end, preprocess.frames);
+    Ok(interpolate(&canonical.joints, &canonical.times, &moments))
+}
+
+/// Features [frames, positions (+ velocities)] of positions [frames, persons · joints · coords]: per frame first every person's joints (x, y, z
+/// each), then the velocities in the same order. An absent person is zero in both.
+///
+/// # Errors
+/// [`Error::Shape`] for other lengths, [`Error::InvalidArgument`] when a feature leaves the range of f32.
+pub fn standardised(preprocess: &Preprocess, positions: &[f32], present: &[bool]) -> Result<Vec<f32>> {
+    let width = preprocess.positions();
+    if width == 0 || positions.len() != preprocess.frames * width || present.len() != preprocess.persons || preprocess.mean.len() != width {
+        let got = vec![positions.len(), present.len(), preprocess.mean.len()];
+        return Err(Error::Shape {
+            what: "positions, persons, mean".into(),
+            expected: vec![preprocess.frames * width, preprocess.persons, width],
+            got,
+        });
+    }
+    let per_person = width / preprocess.persons; // both above zero here
+    let is_present = |value: usize| present[value / per_person];
+    let frames: Vec<&[f32]> = positions.chunks_exact(width).collect();
+    let mut features = Vec::with_capacity(preprocess.frames * preprocess.features());
+    for (index, frame) in frames.iter().enumerate() {
+        let position = |value: usize| (frame[value] - preprocess.mean[value]) / preprocess.position_spread;
+        features.extend((0..width).map(|value| if is_present(value) { position(value) } else { 0.0 }));
+        if preprocess.velocities {
+            let next = frames.get(index + 1).unwrap_or(frame);
+            features.extend((0..width).map(|value| (next[value] - frame[value]) / preprocess.velocity_spread));
+        }
+    }
+    match features.iter().all(|x| x.is_finite()) {
+        true => Ok(features),
+        false => Err(Error::argument("joints", "positions whose features fit f32", "positions near the largest f32")),
+    }
 }

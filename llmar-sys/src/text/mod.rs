@@ -1,7 +1,10 @@
 //! Text: tokenizer, label trie and scoring.
 
 mod labels;
+mod search;
 mod tokenizer;
 
 pub use labels::{LabelScore, LabelTrie};
+pub use search::PROBABILITY_TOLERANCE;
+pub(crate) use search::{Ranking, Search};
 pub use tokenizer::{Tokenizer, TokenizerTables};

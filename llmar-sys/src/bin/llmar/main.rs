@@ -1,0 +1,144 @@
+//! `llmar`: look into a model, check it, recognise clips with it, measure it.
+
+mod bench;
+mod clip;
+mod info;
+mod recognize;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use lexopt::prelude::*;
+
+const HELP: &str = "\
+llmar: recognises human actions in skeleton clips
+
+usage:
+  llmar info MODEL [--json]
+  llmar verify MODEL
+  llmar recognize MODEL CLIPS... [--top N] [--threads N] [--batch N] [--labels A,B,..] [--unknown-below P] [--json]
+  llmar clip CLIPS... [--index I] [--out FILE]
+  llmar bench MODEL [CLIP] [--threads N] [--seconds S] [--batch N] [--prompt N] [--json]
+
+MODEL is a .llmar checkpoint. CLIPS are files of skeleton clips: clip archives (.safetensors), NW-UCLA JSON or DeepMimic JSON;
+the kind is found from the content. `clip` writes one clip as the plain text that examples/c reads.
+Exit status: 0 done, 1 error, 2 wrong usage.";
+
+/// Why the program ends without success.
+enum Failure {
+    /// Wrong words on the command line.
+    Usage(String),
+    /// The library refused.
+    Llmar(llmar::Error),
+    /// Standard output is gone.
+    Output(io::Error),
+}
+
+impl From<lexopt::Error> for Failure {
+    fn from(e: lexopt::Error) -> Self {
+        Self::Usage(e.to_string())
+    }
+}
+impl From<llmar::Error> for Failure {
+    fn from(e: llmar::Error) -> Self {
+        Self::Llmar(e)
+    }
+}
+impl From<io::Error> for Failure {
+    fn from(e: io::Error) -> Self {
+        Self::Output(e)
+    }
+}
+
+/// Everything after the subcommand; each subcommand takes what it knows and refuses the rest.
+#[derive(Default)]
+struct Arguments {
+    paths: Vec<std::path::PathBuf>,
+    json: bool,
+    threads: Option<usize>,
+    top: Option<usize>,
+    batch: Option<usize>,
+    prompt: Option<usize>,
+    index: Option<usize>,
+    seconds: Option<f64>,
+    unknown_below: Option<f32>,
+    labels: Option<Vec<String>>,
+    out: Option<std::path::PathBuf>,
+}
+
+impl Arguments {
+    fn parse(parser: &mut lexopt::Parser, known: &[&str]) -> Result<Self, Failure> {
+        let mut all = Self::default();
+        while let Some(arg) = parser.next()? {
+            let name = match &arg {
+                Value(path) => {
+                    all.paths.push(path.into());
+                    continue;
+                }
+                Long(name) if known.contains(name) => (*name).to_owned(),
+                _ => return Err(arg.unexpected().into()),
+            };
+            match name.as_str() {
+                "json" => all.json = true,
+                "threads" => all.threads = Some(parser.value()?.parse()?),
+                "top" => all.top = Some(parser.value()?.parse()?),
+                "batch" => all.batch = Some(parser.value()?.parse()?),
+                "prompt" => all.prompt = Some(parser.value()?.parse()?),
+                "index" => all.index = Some(parser.value()?.parse()?),
+                "seconds" => all.seconds = Some(parser.value()?.parse()?),
+                "unknown-below" => all.unknown_below = Some(parser.value()?.parse()?),
+                "labels" => all.labels = Some(parser.value()?.string()?.split(',').map(|s| s.trim().to_owned()).collect()),
+                _ => all.out = Some(parser.value()?.into()),
+            }
+        }
+        Ok(all)
+    }
+
+    /// The model's path and the paths after it.
+    fn model(&self) -> Result<(&std::path::Path, &[std::path::PathBuf]), Failure> {
+        match self.paths.split_first() {
+            Some((model, rest)) => Ok((model, rest)),
+            None => Err(Failure::Usage("a MODEL is missing".into())),
+        }
+    }
+
+    /// Threads asked for, else one a core.
+    fn threads(&self) -> usize {
+        self.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
+    }
+}
+
+fn run() -> Result<(), Failure> {
+    let mut parser = lexopt::Parser::from_env();
+    let command = match parser.next()? {
+        Some(Value(word)) => word.string()?,
+        Some(Long("version") | Short('V')) => "version".to_owned(),
+        Some(Long("help") | Short('h')) | None => "help".to_owned(),
+        Some(other) => return Err(other.unexpected().into()),
+    };
+    let mut parse = |known: &[&str]| Arguments::parse(&mut parser, known);
+    match command.as_str() {
+        "info" => info::info(&parse(&["json"])?),
+        "verify" => info::verify(&parse(&[])?),
+        "recognize" => recognize::recognize(&parse(&["json", "threads", "top", "batch", "labels", "unknown-below"])?),
+        "clip" => clip::clip(&parse(&["index", "out"])?),
+        "bench" => bench::bench(&parse(&["json", "threads", "seconds", "batch", "prompt"])?),
+        "help" => Ok(writeln!(io::stdout(), "{HELP}")?),
+        "version" => Ok(writeln!(io::stdout(), "llmar {}", env!("CARGO_PKG_VERSION"))?),
+        other => Err(Failure::Usage(format!("unknown command `{other}`"))),
+    }
+}
+
+fn main() -> ExitCode {
+    let (code, message) = match run() {
+        Ok(()) => return ExitCode::SUCCESS,
+        // A reader that closes our output early (head) is no failure worth a message.
+        Err(Failure::Output(e)) if e.kind() == io::ErrorKind::BrokenPipe => return ExitCode::SUCCESS,
+        Err(Failure::Usage(m)) => (2, format!("{m}\n\n{HELP}")),
+        Err(Failure::Llmar(e)) => (1, e.to_string()),
+        Err(Failure::Output(e)) => (1, format!("standard output: {e}")),
+    };
+    // Standard error may be closed too; there is nobody left to tell.
+    let _ = writeln!(io::stderr(), "llmar: {message}");
+    ExitCode::from(code)
+}

@@ -1,0 +1,56 @@
+//! `llmar recognize`: names the action of every clip of the given files.
+
+use std::io::{Write, stdout};
+
+use llmar::control::Control;
+use llmar::formats::{OwnedClip, read_clips};
+use llmar::recognizer::{Model, OpenOptions, Options, Recognition, Recognizer};
+
+use crate::{Arguments, Failure};
+
+pub fn recognize(args: &Arguments) -> Result<(), Failure> {
+    let (path, files) = args.model()?;
+    if files.is_empty() {
+        return Err(Failure::Usage("CLIPS are missing".into()));
+    }
+    let model = Model::open(path, OpenOptions::default())?;
+    let options = Options { threads: args.threads(), top_k: args.top.unwrap_or(3), unknown_below: args.unknown_below };
+    let mut recognizer = Recognizer::new(model, options)?;
+    if let Some(labels) = &args.labels {
+        recognizer.set_labels(&labels.iter().map(String::as_str).collect::<Vec<_>>())?;
+    }
+    let labels = recognizer.labels();
+    for file in files {
+        let clips = read_clips(file)?;
+        for batch in clips.chunks(args.batch.unwrap_or(1).max(1)) {
+            let start = std::time::Instant::now();
+            let views: Vec<_> = batch.iter().map(OwnedClip::view).collect();
+            let answers = recognizer.recognize_batch(&views, &Control::default())?;
+            let ms = start.elapsed().as_secs_f64() * 1e3 / batch.len() as f64;
+            for (clip, answer) in batch.iter().zip(&answers) {
+                print(args, &labels, clip, answer, ms)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// One line a clip. `ms`: wall time of the clip, or its share of the batch.
+fn print(args: &Arguments, labels: &[String], clip: &OwnedClip, answer: &Recognition, ms: f64) -> Result<(), Failure> {
+    let mut out = stdout().lock();
+    let top = answer.top.iter().zip(&answer.probabilities);
+    if args.json {
+        let top: Vec<_> = top
+            .map(|(s, p)| serde_json::json!({"label": labels[s.label], "probability": p, "log_prob": s.log_prob}))
+            .collect();
+        let line = serde_json::json!({
+            "clip": clip.name, "top": top, "unknown": answer.unknown, "tokens": answer.sentence.tokens,
+            "missing": answer.missing, "ms": ms,
+        });
+        return Ok(writeln!(out, "{line}")?);
+    }
+    let names: Vec<_> = top.map(|(s, p)| format!("{} {:.1}%", labels[s.label], 100.0 * p)).collect();
+    let unknown = if answer.unknown { "unknown: " } else { "" };
+    let missing = if answer.missing > 0.0 { format!(", {:.1}% of joints missing", 100.0 * answer.missing) } else { String::new() };
+    Ok(writeln!(out, "{}: {unknown}{}  ({ms:.1} ms{missing})", clip.name, names.join(", "))?)
+}

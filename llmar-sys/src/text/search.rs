@@ -1,0 +1,388 @@
+//! Best-first search over a label trie: the exact best labels, and probabilities with a proven error, from few evaluated nodes.
+//!
+//! Evaluating a node means running its row through the LLaMA: that gives log p of each of its children. Let L(v) be the sum of log p on the
+//! path from the root to v. A label's score is L of its EOS leaf. Two facts bound what lies below a node v that was not evaluated, with n
+//! leaves of scores s₁ … sₙ:
+//!
+//! 1. Log-probabilities are ≤ 0, so sᵢ ≤ L(v). Once the k best known leaves all lie strictly above every such L, they are the exact top k
+//!    (strictly, so that of equal scores the lower label index wins, as in an exhaustive search).
+//! 2. The leaves are disjoint continuations: Σ exp(sᵢ) ≤ exp(L(v)). The calibrated probability of a label is exp(s/T) / Z over all labels,
+//!    and v's share of Z is Σ exp(sᵢ)^(1/T). For T ≤ 1 that is largest when one leaf has everything, exp(L/T); for T ≥ 1 when the leaves share
+//!    evenly, n · (exp(L)/n)^(1/T). So Z lies between Z_lo, the sum over known leaves, and Z_hi, with these bounds of all unevaluated nodes added.
+//!
+//! The search goes on until the top k is exact and the best label's probability is known within [`PROBABILITY_TOLERANCE`]. The probability
+//! reported is the middle of [exp(s/T)/Z_hi, exp(s/T)/Z_lo]; the other labels have less and a smaller error. With k ≥ the number of labels
+//! every node is evaluated, Z_lo = Z_hi, and probabilities are exact.
+
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
+
+use super::labels::{LabelScore, LabelTrie};
+
+/// Width of the interval in which the probability of the best label is known when a search stops; what is reported errs by half of it at most.
+pub const PROBABILITY_TOLERANCE: f64 = 1e-3;
+
+/// Rows that a pass holds although they might turn out not to be needed: a pass over few rows waits for memory, so they cost little.
+const FREE_ROWS: usize = 8;
+/// Rows of a pass that the search expects to need, when it need not evaluate everything.
+const PASS_ROWS: usize = 32;
+
+/// The state of one search. It asks for nodes ([`next_nodes`](Self::next_nodes)), and is told the log p of their children
+/// ([`supply`](Self::supply)); who computes them is not its business. What it asks for depends on nothing but what it was told.
+#[derive(Clone, Debug)]
+pub struct Search<'t> {
+    trie: &'t LabelTrie,
+    /// Labels wanted, 1..=labels.
+    top_k: usize,
+    temperature: f64,
+    /// Per node, L where its parent was evaluated.
+    log_prob: Vec<f64>,
+    /// Inner nodes whose parent was evaluated and that were not, in no order.
+    open: Vec<u32>,
+    /// Scored labels: (score, label), in no order.
+    found: Vec<(f64, usize)>,
+}
+
+/// The result of a finished search.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ranking {
+    /// The top k, best first; of equal scores the lower label index first.
+    pub top: Vec<LabelScore>,
+    /// Calibrated probability of each of `top`, over all labels of the trie.
+    pub probabilities: Vec<f32>,
+}
+
+/// Order of answers: higher score, then lower label.
+fn better(a: &(f64, usize), b: &(f64, usize)) -> Ordering {
+    b.0.total_cmp(&a.0).then(a.1.cmp(&b.1))
+}
+
+/// A node that might join a pass. Ordered by its L, known or guessed, then by index.
+#[derive(Clone, Copy, Debug)]
+struct Candidate {
+    estimate: f64,
+    known: bool,
+    node: u32,
+}
+
+impl Ord for Candidate {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.estimate.total_cmp(&other.estimate).then(other.node.cmp(&self.node))
+    }
+}
+
+impl PartialOrd for Candidate {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Candidate {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Candidate {}
+
+impl<'t> Search<'t> {
+    /// A search for the best `top_k` (at least 1) labels with calibration temperature T > 0. The root is to be [`supply`](Self::supply)-ed
+    /// first: its row is the prompt's last one.
+    pub fn new(trie: &'t LabelTrie, top_k: usize, temperature: f32) -> Self {
+        let mut log_prob = vec![f64::NEG_INFINITY; trie.len()];
+        log_prob[LabelTrie::ROOT as usize] = 0.0;
+        Self {
+            trie,
+            top_k: top_k.clamp(1, trie.labels()),
+            temperature: f64::from(temperature),
+            log_prob,
+            open: vec![LabelTrie::ROOT],
+            found: Vec::new(),
+        }
+    }
+
+    /// Takes the log p of the children of an evaluated node, in the order of [`LabelTrie::children`]. A node's parent comes before it.
+    /// Rounding may have brought log p above zero; it counts as zero.
+    pub fn supply(&mut self, node: u32, children_log_p: impl IntoIterator<Item = f64>) {
+        self.open.retain(|&n| n != node);
+        let here = self.log_prob[node as usize];
+        for (&child, log_p) in self.trie.children(node).iter().zip(children_log_p) {
+            let score = here + log_p.min(0.0);
+            self.log_prob[child as usize] = score;
+            match self.trie.label(child) {
+                Some(label) => self.found.push((score, label)),
+                None => self.open.push(child),
+            }
+        }
+    }
+
+    /// The nodes to evaluate next, each after its parent; empty once the search is finished.
+    ///
+    /// A chain of single children is walked at once, to its leaf or the next branching. Open nodes are taken, best first, as long as they would
+    /// still be wanted if the best leaf below each node taken before kept all of that node's probability. Free rows are filled with the next best
+    /// nodes, those behind a branching of this pass included, on the guess that its children share evenly.
+    pub fn next_nodes(&self) -> Vec<u32> {
+        let mut pass = Vec::new();
+        if self.is_finished() {
+            return pass;
+        }
+        let everything = self.top_k == self.trie.labels();
+        let candidate = |&node: &u32| Candidate { estimate: self.log_prob[node as usize], known: true, node };
+        let mut candidates: BinaryHeap<Candidate> = self.open.iter().map(candidate).collect();
+        // The state that this pass is hoped to end in.
+        let mut scores: Vec<f64> = self.found.iter().map(|f| f.0).collect();
+        let mut open = self.open.clone();
+        while let Some(head) = candidates.pop() {
+            let wanted = everything || pass.is_empty() || head.known && self.is_wanted(head.estimate, &mut scores, &open);
+            if !everything && pass.len() >= if wanted { PASS_ROWS } else { FREE_ROWS } {
+                continue;
+            }
+            if head.known {
+                open.retain(|&n| n != head.node);
+                scores.push(head.estimate);
+            }
+            let mut node = head.node;
+            pass.push(node);
+            while let &[only] = self.trie.children(node)
+                && self.trie.label(only).is_none()
+            {
+                node = only;
+                pass.push(node);
+            }
+            let inner = self.trie.children(node).iter().filter(|&&child| self.trie.label(child).is_none());
+            let estimate = head.estimate - (self.trie.children(node).len() as f64).ln();
+            candidates.extend(inner.map(|&node| Candidate { estimate, known: false, node }));
+        }
+        pass
+    }
+
+    /// Whether the top k is exact and the best probability known well enough.
+    pub fn is_finished(&self) -> bool {
+        let mut scores: Vec<f64> = self.found.iter().map(|f| f.0).collect();
+        let bound = self.open.iter().map(|&n| self.log_prob[n as usize]).max_by(f64::total_cmp);
+        bound.is_none_or(|bound| !self.is_wanted(bound, &mut scores, &self.open))
+    }
+
+    /// The answer. Meant for a finished search; before that it is the best so far.
+    pub fn ranking(&self) -> Ranking {
+        let mut found = self.found.clone();
+        found.sort_by(better);
+        let Some(&(best, _)) = found.first() else {
+            return Ranking { top: Vec::new(), probabilities: Vec::new() };
+        };
+        let known = self.known_share(best, found.iter().map(|f| f.0));
+        let open = self.open_share(best, &self.open);
+        let scale = 0.5 * (1.0 / known + 1.0 / (known + open));
+        found.truncate(self.top_k);
+        Ranking {
+            top: found.iter().map(|&(score, label)| LabelScore { label, log_prob: score as f32 }).collect(),
+            probabilities: found.iter().map(|&(score, _)| (self.share(score - best) * scale) as f32).collect(),
+        }
+    }
+
+    /// Scores of all labels by index, once everything was evaluated.
+    pub fn all_scores(&self) -> Vec<f32> {
+        let mut scores = vec![f32::NEG_INFINITY; self.trie.labels()];
+        for &(score, label) in &self.found {
+            scores[label] = score as f32;
+        }
+        scores
+    }
+
+    /// Whether, with leaves of these scores known and these nodes open, a node of log-probability `bound` (the highest open one) must still
+    /// be evaluated.
+    fn is_wanted(&self, bound: f64, scores: &mut [f64], open: &[u32]) -> bool {
+        if scores.len() < self.top_k {
+            return true;
+        }
+        let (_, kth, _) = scores.select_nth_unstable_by(self.top_k - 1, |a, b| b.total_cmp(a));
+        if *kth <= bound {
+            return true;
+        }
+        let best = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let known = self.known_share(best, scores.iter().copied());
+        1.0 / known - 1.0 / (known + self.open_share(best, open)) > PROBABILITY_TOLERANCE
+    }
+
+    /// exp(x/T), the share of a leaf whose score differs from the best one's by x; 0 below the range of f64.
+    fn share(&self, x: f64) -> f64 {
+        (x / self.temperature).exp()
+    }
+
+    /// Z_lo ÷ exp(best/T).
+    fn known_share(&self, best: f64, scores: impl Iterator<Item = f64>) -> f64 {
+        scores.map(|score| self.share(score - best)).sum()
+    }
+
+    /// (Z_hi − Z_lo) ÷ exp(best/T): fact 2 of the module.
+    fn open_share(&self, best: f64, open: &[u32]) -> f64 {
+        let spread = (1.0 - 1.0 / self.temperature).max(0.0);
+        open.iter().map(|&node| f64::from(self.trie.leaves(node)).powf(spread) * self.share(self.log_prob[node as usize] - best)).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const EOS: u32 = 0;
+
+    /// log p of every node given its parent; at the root 0.
+    type Conditional = Vec<f64>;
+
+    /// Label sequences over a small alphabet, so that they share beginnings.
+    fn tries() -> impl Strategy<Value = LabelTrie> {
+        prop::collection::btree_set(prop::collection::vec(1_u32..6, 1..6), 1..40)
+            .prop_map(|labels| LabelTrie::new(labels.iter().map(|l| &l[..]), EOS, 6).unwrap())
+    }
+
+    /// Random next-token distributions: the children of a node share at most 1. `grain` > 0 rounds log p down to multiples of it, which makes ties.
+    fn with_conditional(grain: f64) -> impl Strategy<Value = (LabelTrie, Conditional)> {
+        tries().prop_flat_map(move |trie| {
+            let n = trie.len();
+            // Per node a weight with a heavy tail, and how much of the parent's mass goes to tokens outside the trie.
+            (Just(trie), prop::collection::vec(0.0_f64..12.0, n), prop::collection::vec(0.0_f64..0.5, n)).prop_map(
+                move |(trie, weight, lost)| {
+                    let mut log_p = vec![0.0; trie.len()];
+                    for node in 0..trie.len() as u32 {
+                        let children = trie.children(node);
+                        let total: f64 = children.iter().map(|&c| weight[c as usize].exp()).sum();
+                        for &c in children {
+                            let exact = (weight[c as usize].exp() / total * (1.0 - lost[node as usize])).ln();
+                            log_p[c as usize] = if grain > 0.0 { (exact / grain).floor() * grain } else { exact };
+                        }
+                    }
+                    (trie, log_p)
+                },
+            )
+        })
+    }
+
+    /// Runs a search to its end; the number of nodes it evaluated beside the root, and of passes.
+    fn run<'t>(trie: &'t LabelTrie, log_p: &Conditional, top_k: usize, temperature: f32) -> (Search<'t>, usize, usize) {
+        let mut search = Search::new(trie, top_k, temperature);
+        let children = |node: u32| trie.children(node).iter().map(|&c| log_p[c as usize]).collect::<Vec<_>>();
+        search.supply(LabelTrie::ROOT, children(LabelTrie::ROOT));
+        let (mut evaluated, mut passes) = (0, 0);
+        let mut seen = vec![false; trie.len()];
+        seen[0] = true;
+        loop {
+            let nodes = search.next_nodes();
+            if nodes.is_empty() {
+                assert!(search.is_finished());
+                return (search, evaluated, passes);
+            }
+            passes += 1;
+            for node in nodes {
+                assert!(seen[trie.parent(node) as usize], "a node comes after its parent");
+                assert!(!std::mem::replace(&mut seen[node as usize], true), "no node is evaluated twice");
+                assert!(trie.label(node).is_none(), "leaves need no evaluation");
+                evaluated += 1;
+                search.supply(node, children(node));
+            }
+        }
+    }
+
+    /// Scores of all labels by walking each one's path.
+    fn exhaustive(trie: &LabelTrie, log_p: &Conditional) -> Vec<(f64, usize)> {
+        let mut total = vec![0.0; trie.len()];
+        let mut all = Vec::new();
+        for node in 1..trie.len() as u32 {
+            total[node as usize] = total[trie.parent(node) as usize] + log_p[node as usize];
+            if let Some(label) = trie.label(node) {
+                all.push((total[node as usize], label));
+            }
+        }
+        all.sort_by(better);
+        all
+    }
+
+    /// Calibrated probabilities of ranked scores, straight from the definition.
+    fn softmax(ranked: &[(f64, usize)], temperature: f32) -> Vec<f64> {
+        let t = f64::from(temperature);
+        let z: f64 = ranked.iter().map(|r| ((r.0 - ranked[0].0) / t).exp()).sum();
+        ranked.iter().map(|r| ((r.0 - ranked[0].0) / t).exp() / z).collect()
+    }
+
+    fn check(trie: &LabelTrie, log_p: &Conditional, top_k: usize, temperature: f32) {
+        let want = exhaustive(trie, log_p);
+        let exact = softmax(&want, temperature);
+        let (search, evaluated, _) = run(trie, log_p, top_k, temperature);
+        assert!(evaluated <= trie.inner());
+        let got = search.ranking();
+        let k = top_k.min(trie.labels());
+        assert_eq!(got.top.len(), k);
+        for (i, score) in got.top.iter().enumerate() {
+            assert_eq!((score.label, score.log_prob), (want[i].1, want[i].0 as f32), "place {i}");
+            let error = (f64::from(got.probabilities[i]) - exact[i]).abs();
+            let allowed = if top_k >= trie.labels() { 1e-6 } else { 0.5 * PROBABILITY_TOLERANCE + 1e-6 };
+            assert!(error <= allowed, "place {i}: {} against {}", got.probabilities[i], exact[i]);
+        }
+        if top_k >= trie.labels() {
+            assert_eq!(evaluated, trie.inner());
+            let by_label = search.all_scores();
+            assert!(want.iter().all(|&(score, label)| by_label[label] == score as f32));
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(300))]
+
+        #[test]
+        fn best_first_equals_exhaustive((trie, log_p) in with_conditional(0.0), top_k in 1_usize..45, temperature in 0.2_f32..5.0) {
+            check(&trie, &log_p, top_k, temperature);
+        }
+
+        #[test]
+        fn ties_take_the_lower_label((trie, log_p) in with_conditional(1.0), top_k in 1_usize..10) {
+            check(&trie, &log_p, top_k, 1.0);
+        }
+
+        #[test]
+        fn open_mass_bounds_what_lies_below((trie, log_p) in with_conditional(0.0), temperature in 0.2_f32..5.0) {
+            // The bound of fact 2, with the whole trie open, against the true total.
+            let search = Search::new(&trie, 1, temperature);
+            let total: f64 = exhaustive(&trie, &log_p).iter().map(|r| (r.0 / f64::from(temperature)).exp()).sum();
+            prop_assert!(total <= search.open_share(0.0, &[LabelTrie::ROOT]) * (1.0 + 1e-12));
+        }
+    }
+
+    #[test]
+    fn the_open_mass_bound_is_reached_at_both_ends() {
+        let trie = LabelTrie::new([&[1, 1][..], &[1, 2], &[1, 3], &[1, 4]], EOS, 6).unwrap();
+        let at = |temperature| Search::new(&trie, 1, temperature).open_share(0.0, &[LabelTrie::ROOT]);
+        assert!((at(2.0) - 4.0 * (0.25_f64).sqrt()).abs() < 1e-12); // four equal leaves at T = 2
+        assert!((at(0.5) - 1.0).abs() < 1e-12); // one leaf has all at T = 1/2
+    }
+
+    #[test]
+    fn a_confident_model_needs_one_pass_of_a_few_rows() {
+        // 60 labels of three tokens, one of them nearly certain.
+        let labels: Vec<[u32; 3]> = (0..60).map(|i| [1 + i / 20, 1 + i % 20, 7]).collect();
+        let trie = LabelTrie::new(labels.iter().map(|l| &l[..]), EOS, 100).unwrap();
+        let mut log_p = vec![-14.0; trie.len()];
+        let mut node = LabelTrie::ROOT;
+        while let Some(&child) = trie.children(node).first() {
+            log_p[child as usize] = -1e-4;
+            node = child;
+        }
+        let (search, evaluated, passes) = run(&trie, &log_p, 1, 1.0);
+        assert_eq!(search.ranking().top[0].label, 0);
+        assert!(passes <= 2 && evaluated <= 2 * FREE_ROWS, "{evaluated} rows in {passes} passes");
+        let (_, evaluated, passes) = run(&trie, &log_p, 60, 1.0);
+        assert_eq!((evaluated, passes), (trie.inner(), 1), "the full distribution takes one pass over all nodes");
+    }
+
+    #[test]
+    fn a_log_probability_rounded_above_zero_counts_as_zero() {
+        let trie = LabelTrie::new([&[1][..], &[2]], EOS, 6).unwrap();
+        let mut search = Search::new(&trie, 2, 1.0);
+        search.supply(LabelTrie::ROOT, [1e-9, -30.0]);
+        for node in search.next_nodes() {
+            search.supply(node, [1e-9]);
+        }
+        assert_eq!(search.all_scores(), [0.0, -30.0]);
+    }
+}

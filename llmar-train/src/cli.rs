@@ -1,0 +1,318 @@
+//! The command line: one struct of arguments a stage, and where each goes.
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use llmar::device::Scheme;
+use serde::de::DeserializeOwned;
+
+use crate::error::{Error, Result};
+
+/// Learns an action recogniser and writes the checkpoint that libllmar runs.
+#[derive(Debug, Parser)]
+#[command(name = "llmar-train", version)]
+pub struct Cli {
+    /// Which stage.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The stages, in the order in which a model passes them.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Turn a pre-trained LLaMA (Hugging Face folder or GGUF file) into a base model
+    Import(ImportArgs),
+    /// Look at data sets
+    #[command(subcommand)]
+    Data(DataCommand),
+    /// Stage 1: learn the motion encoder and its codebook
+    Vqvae(VqvaeArgs),
+    /// Stage 2: teach the language model to read action sentences
+    Lora(LoraArgs),
+    /// Merge base model, stage 1 and adapter into one .llmar checkpoint
+    Export(ExportArgs),
+    /// Measure a checkpoint on a data set, through the shipped runtime
+    Evaluate(EvaluateArgs),
+}
+
+/// What can be done with data sets.
+#[derive(Debug, Subcommand)]
+pub enum DataCommand {
+    /// Print classes, clips, subjects, lengths, splits and missing joints of a clip archive
+    Inspect(InspectArgs),
+}
+
+/// Arguments of `import`.
+#[derive(Clone, Debug, Args)]
+pub struct ImportArgs {
+    /// Folder with config.json, tokenizer.json and safetensors, or a GGUF file
+    #[arg(value_name = "SRC")]
+    pub source: PathBuf,
+    /// Base model to write
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+}
+
+/// Arguments of `data inspect`.
+#[derive(Clone, Debug, Args)]
+pub struct InspectArgs {
+    /// Clip archive
+    #[arg(value_name = "ARCHIVE")]
+    pub archive: PathBuf,
+    /// Print one JSON document
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `vqvae`.
+#[derive(Clone, Debug, Args)]
+pub struct VqvaeArgs {
+    /// Settings (TOML)
+    #[arg(value_name = "CONFIG")]
+    pub config: PathBuf,
+    /// Change one setting: dotted name and TOML value; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<Setting>,
+    /// Folder of the run: metrics, snapshots, stage1.safetensors
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Go on from the last snapshot in the folder
+    #[arg(long)]
+    pub resume: bool,
+}
+
+/// Arguments of `lora`.
+#[derive(Clone, Debug, Args)]
+pub struct LoraArgs {
+    /// Settings (TOML)
+    #[arg(value_name = "CONFIG")]
+    pub config: PathBuf,
+    /// Change one setting: dotted name and TOML value; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<Setting>,
+    /// Folder of the run: metrics, snapshots, adapter.safetensors
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Go on from the last snapshot in the folder
+    #[arg(long)]
+    pub resume: bool,
+}
+
+/// Arguments of `export`.
+#[derive(Clone, Debug, Args)]
+pub struct ExportArgs {
+    /// Base model, from `import`
+    #[arg(long, value_name = "FILE")]
+    pub base: PathBuf,
+    /// Encoder and codebook, from `vqvae`
+    #[arg(long, value_name = "FILE")]
+    pub stage1: PathBuf,
+    /// LoRA, from `lora`
+    #[arg(long, value_name = "FILE")]
+    pub adapter: PathBuf,
+    /// Storage of the language model's matrices
+    #[arg(long, value_enum, default_value_t = SchemeName::Q8)]
+    pub scheme: SchemeName,
+    /// Checkpoint to write
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+}
+
+/// Arguments of `evaluate`.
+#[derive(Clone, Debug, Args)]
+pub struct EvaluateArgs {
+    /// Checkpoint
+    #[arg(long, value_name = "FILE")]
+    pub model: PathBuf,
+    /// Clip archive
+    #[arg(long, value_name = "ARCHIVE")]
+    pub data: PathBuf,
+    /// Split of the archive
+    #[arg(long, value_name = "NAME")]
+    pub split: String,
+    /// Which side of the split
+    #[arg(long, value_enum, default_value_t = Part::Test)]
+    pub part: Part,
+    /// Print one JSON document
+    #[arg(long)]
+    pub json: bool,
+    /// Worker threads; 0 computes on the calling thread
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub threads: usize,
+    /// Fit temperature and threshold on these clips and print them
+    #[arg(long)]
+    pub calibrate_out: bool,
+}
+
+/// The two sides of a split.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Part {
+    /// Clips flagged as test.
+    Test,
+    /// The others.
+    Train,
+}
+
+/// [`Scheme`] by its name on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SchemeName {
+    /// 32-bit floats
+    F32,
+    /// 16-bit floats
+    F16,
+    /// 8-bit integers, groups of 32
+    Q8,
+    /// 4-bit integers, groups of 32; embedding and head in 8 bits
+    Q4,
+}
+
+impl From<SchemeName> for Scheme {
+    fn from(name: SchemeName) -> Self {
+        match name {
+            SchemeName::F32 => Self::F32,
+            SchemeName::F16 => Self::F16,
+            SchemeName::Q8 => Self::Q8,
+            SchemeName::Q4 => Self::Q4,
+        }
+    }
+}
+
+/// One `--set`: a dotted name and the value as it was typed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setting {
+    /// `train.steps`
+    pub key: String,
+    /// `400`
+    pub value: String,
+}
+
+impl FromStr for Setting {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
+        let key = key.trim();
+        if key.is_empty() || key.split('.').any(|part| part.trim().is_empty()) {
+            return Err(format!("expected a dotted name before `=`, got `{key}`"));
+        }
+        Ok(Self { key: key.to_string(), value: value.trim().to_string() })
+    }
+}
+
+/// Reads a TOML file, puts the `--set` values over it and checks the whole against `T`.
+///
+/// A value that is not TOML is taken as a string, so that `--set data.split=cross_subject` needs no quotes.
+pub fn read_config<T: DeserializeOwned>(path: &Path, set: &[Setting]) -> Result<T> {
+    let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+    let mut config: toml::Table = text.parse().map_err(|e| Error::format(path.display(), e))?;
+    for setting in set {
+        override_setting(&mut config, setting)?;
+    }
+    config.try_into().map_err(|e| Error::format(path.display(), e))
+}
+
+fn override_setting(config: &mut toml::Table, setting: &Setting) -> Result<()> {
+    let value = match format!("v = {}", setting.value).parse::<toml::Table>() {
+        Ok(mut table) if table.len() == 1 => table.remove("v").unwrap_or_else(|| setting.value.clone().into()),
+        _ => setting.value.clone().into(),
+    };
+    let mut at = config;
+    let mut parts = setting.key.split('.').map(str::trim).peekable();
+    while let Some(part) = parts.next() {
+        if parts.peek().is_none() {
+            at.insert(part.to_string(), value);
+            break;
+        }
+        let below = at.entry(part).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+        let kind = below.type_str();
+        at = below.as_table_mut().ok_or_else(|| Error::Setting {
+            name: setting.key.clone(),
+            expected: format!("a table at `{part}`"),
+            got: kind.to_string(),
+        })?;
+    }
+    Ok(())
+}
+
+/// Runs what the command line asks for.
+pub fn run(cli: &Cli) -> Result<()> {
+    match &cli.command {
+        Command::Import(args) => crate::import::run(args),
+        Command::Data(DataCommand::Inspect(args)) => crate::data::inspect(args),
+        #[cfg(feature = "torch")]
+        Command::Vqvae(args) => crate::vqvae::run(args),
+        #[cfg(feature = "torch")]
+        Command::Lora(args) => crate::lora::run(args),
+        #[cfg(not(feature = "torch"))]
+        Command::Vqvae(_) => Err(Error::NotBuilt { command: "vqvae" }),
+        #[cfg(not(feature = "torch"))]
+        Command::Lora(_) => Err(Error::NotBuilt { command: "lora" }),
+        Command::Export(args) => crate::export::run(args),
+        Command::Evaluate(args) => crate::evaluate::run(args),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_stages_take_the_arguments_that_the_manual_names() {
+        let parse = |line: &str| Cli::try_parse_from(line.split(' ')).map(|cli| cli.command);
+        let line = "llmar-train evaluate --model m.llmar --data d.safetensors --split cross_subject --json";
+        let Ok(Command::Evaluate(args)) = parse(line) else { panic!("{line}") };
+        assert_eq!((args.split.as_str(), args.part, args.json, args.threads), ("cross_subject", Part::Test, true, 0));
+        let line = "llmar-train export --base b --stage1 s --adapter a --scheme q4 --out m";
+        let Ok(Command::Export(args)) = parse(line) else { panic!("{line}") };
+        assert_eq!(Scheme::from(args.scheme), Scheme::Q4);
+        let line = "llmar-train lora c.toml --set a.b=1 --set c=x=y --out run --resume";
+        let Ok(Command::Lora(args)) = parse(line) else { panic!("{line}") };
+        let set: Vec<_> = args.set.iter().map(|s| (s.key.as_str(), s.value.as_str())).collect();
+        assert_eq!((set, args.resume), (vec![("a.b", "1"), ("c", "x=y")], true));
+        for line in ["llmar-train", "llmar-train import a", "llmar-train lora c --out o --set a", "llmar-train lora c --out o --set .a=1"] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+
+    #[derive(Debug, Deserialize, PartialEq)]
+    #[serde(deny_unknown_fields)]
+    struct Config {
+        name: String,
+        train: Train,
+    }
+
+    #[derive(Debug, Deserialize, PartialEq)]
+    #[serde(deny_unknown_fields)]
+    struct Train {
+        steps: usize,
+        rates: Vec<f32>,
+    }
+
+    #[test]
+    fn settings_go_over_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("c.toml");
+        std::fs::write(&path, "name = \"a\"\n[train]\nsteps = 1\nrates = [1.0]\n").unwrap();
+        let read = |set: &[&str]| {
+            let set: Vec<Setting> = set.iter().map(|text| text.parse().unwrap()).collect();
+            read_config::<Config>(&path, &set)
+        };
+        let config = |name: &str, steps, rates: &[f32]| Config { name: name.to_string(), train: Train { steps, rates: rates.to_vec() } };
+        assert_eq!(read(&[]).unwrap(), config("a", 1, &[1.0]));
+        let set = ["name=two words", "train.steps = 2", "train.rates=[0.5, 2.0]", "train.steps=3"];
+        assert_eq!(read(&set).unwrap(), config("two words", 3, &[0.5, 2.0]));
+        for (set, needle) in [("train.step=1", "step"), ("name.x=1", "table at `name`"), ("train.steps=-1", "-1"), ("train=1", "train")] {
+            let text = read(&[set]).unwrap_err().to_string();
+            assert!(text.contains(needle), "{set}: {text}");
+        }
+    }
+}

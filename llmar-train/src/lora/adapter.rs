@@ -1,0 +1,162 @@
+//! What stage 2 learns: LoRA matrices and the codes' embeddings.
+
+use llmar::llama::LlamaConfig;
+use tch::{Kind, Tensor};
+
+use super::config::{Adapter, Form, Map, Point, Target};
+use crate::artifacts::Store;
+use crate::error::Result;
+use crate::torch::{Params, Rng, round_f16, setting, tensor, values};
+use crate::vqvae::Ball;
+
+/// LoRA beside the matrices of some layers.
+#[derive(Debug)]
+pub struct Lora {
+    /// (layer, target, A [rank, in], B [out, rank])
+    pairs: Vec<(usize, Target, Tensor, Tensor)>,
+    scale: f64,
+    dropout: f64,
+}
+
+impl Lora {
+    /// A uniform in ±1/√in (Kaiming with a = √5, as in the LoRA code), B zero: the model starts unchanged. Parameters under `lora.`.
+    pub fn new(params: &mut Params, settings: &Adapter, config: &LlamaConfig) -> Result<Self> {
+        let (q, kv) = (config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim);
+        let (hidden, inner) = (config.hidden_size, config.intermediate_size);
+        let (from, to) = settings.layers.unwrap_or((0, config.num_hidden_layers));
+        if from >= to || to > config.num_hidden_layers {
+            return Err(setting("adapter.layers", format!("from < to ≤ {}", config.num_hidden_layers), format!("{from}, {to}")));
+        }
+        let mut targets = settings.targets.clone();
+        targets.sort_unstable();
+        targets.dedup();
+        let mut pairs = Vec::new();
+        for layer in from..to {
+            for &target in &targets {
+                let (cols, rows) = match target {
+                    Target::Q => (hidden, q),
+                    Target::K | Target::V => (hidden, kv),
+                    Target::O => (q, hidden),
+                    Target::Gate | Target::Up => (hidden, inner),
+                    Target::Down => (inner, hidden),
+                };
+                let name = format!("lora.layers.{layer}.{}", target.name());
+                let a = params.uniform(format!("{name}.a"), &[settings.rank as i64, cols as i64], 1.0 / (cols as f32).sqrt());
+                let b = params.uniform(format!("{name}.b"), &[rows as i64, settings.rank as i64], 0.0);
+                pairs.push((layer, target, a, b));
+            }
+        }
+        Ok(Self { pairs, scale: f64::from(settings.alpha) / settings.rank as f64, dropout: settings.dropout })
+    }
+
+    /// (alpha / rank) · B A x for x [rows, in], where this matrix has an adapter.
+    pub fn delta(&self, layer: usize, target: Target, x: &Tensor, training: bool) -> Option<Tensor> {
+        let (_, _, a, b) = self.pairs.iter().find(|(l, t, _, _)| (*l, *t) == (layer, target))?;
+        let x = if training && self.dropout > 0.0 { x.dropout(self.dropout, true) } else { x.shallow_clone() };
+        Some(x.linear::<&Tensor>(a, None).linear::<&Tensor>(b, None) * self.scale)
+    }
+
+    /// Rounds all matrices to f16, in place: what is measured afterwards is what ships.
+    pub fn round(&mut self) {
+        tch::no_grad(|| {
+            for (_, _, a, b) in &mut self.pairs {
+                a.copy_(&round_f16(a));
+                b.copy_(&round_f16(b));
+            }
+        });
+    }
+
+    /// Tensors in the artifact's form.
+    pub fn export(&self) -> Result<Vec<(String, Vec<usize>, Vec<f32>, Store)>> {
+        let mut out = Vec::new();
+        for (layer, target, a, b) in &self.pairs {
+            for (part, t) in [("a", a), ("b", b)] {
+                let shape = t.size().iter().map(|n| *n as usize).collect();
+                out.push((format!("lora.layers.{layer}.{}.{part}", target.name()), shape, values(t)?, Store::F16));
+            }
+        }
+        Ok(out)
+    }
+}
+
+/// Codes as the language model reads them.
+#[derive(Debug)]
+pub struct CodeMap {
+    /// [codes, dim]
+    points: Tensor,
+    through: Through,
+}
+
+#[derive(Debug)]
+enum Through {
+    /// [hidden, dim] and [hidden]
+    Affine(Tensor, Tensor),
+    Factor(f64),
+}
+
+impl CodeMap {
+    /// From tangent vectors [codes, dim] and token embeddings [vocab, hidden]. Trained parts stand under `map.`.
+    pub fn new(params: &mut Params, settings: &Map, tangent: &Tensor, ball: Ball, tokens: &Tensor, seed: u64) -> Result<Self> {
+        let (dim, hidden) = (tangent.size()[1] as usize, tokens.size()[1] as usize);
+        let points = if settings.point == Point::Ball { ball.exp0(tangent) } else { tangent.shallow_clone() };
+        let device = params.device();
+        let mut own = |name: &str, t: Tensor, trained: bool| if trained { params.add(name, &t) } else { t };
+        let points = own("map.points", points, settings.points_lr_factor > 0.0);
+        let through = match settings.form {
+            Form::Identity if dim != hidden => return Err(setting("map.form", format!("affine, as a code has {dim} features and an embedding {hidden}"), "identity")),
+            Form::Identity => Through::Factor(f64::from(settings.scale)),
+            Form::Affine if dim > hidden => return Err(setting("encoder.dim of stage 1", format!("at most the language model's {hidden}"), dim)),
+            Form::Affine => {
+                let weight = tensor(&orthonormal_columns(hidden, dim, settings.scale, seed), &[hidden as i64, dim as i64], device);
+                let bias = tokens.mean_dim([0i64].as_slice(), false, Kind::Float);
+                Through::Affine(own("map.weight", weight, settings.trainable), own("map.bias", bias, settings.trainable))
+            }
+        };
+        Ok(Self { points, through })
+    }
+
+    /// [codes, hidden]
+    pub fn embeddings(&self) -> Tensor {
+        match &self.through {
+            Through::Affine(weight, bias) => self.points.linear(weight, Some(bias)),
+            Through::Factor(factor) => &self.points * *factor,
+        }
+    }
+}
+
+/// `rows` × `cols`, row-major: orthonormal columns (Gram and Schmidt, twice, in f64) times `scale`.
+fn orthonormal_columns(rows: usize, cols: usize, scale: f32, seed: u64) -> Vec<f32> {
+    let mut rng = Rng::new(seed, "code map", 0);
+    let mut columns: Vec<Vec<f64>> = Vec::with_capacity(cols);
+    for _ in 0..cols {
+        let mut column: Vec<f64> = (0..rows).map(|_| f64::from(rng.normal())).collect();
+        for _ in 0..2 {
+            for other in &columns {
+                let along: f64 = column.iter().zip(other).map(|(a, b)| a * b).sum();
+                column.iter_mut().zip(other).for_each(|(a, b)| *a -= along * b);
+            }
+            let norm = column.iter().map(|a| a * a).sum::<f64>().sqrt().max(1e-30);
+            column.iter_mut().for_each(|a| *a /= norm);
+        }
+        columns.push(column);
+    }
+    (0..rows * cols).map(|i| (columns[i % cols][i / cols] * f64::from(scale)) as f32).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_orthonormal() {
+        let (rows, cols) = (40, 24);
+        let m = orthonormal_columns(rows, cols, 2.0, 1);
+        for i in 0..cols {
+            for j in 0..=i {
+                let dot: f32 = (0..rows).map(|r| m[r * cols + i] * m[r * cols + j]).sum();
+                let expected = if i == j { 4.0 } else { 0.0 };
+                assert!((dot - expected).abs() < 1e-5, "columns {i} and {j}: {dot}");
+            }
+        }
+    }
+}

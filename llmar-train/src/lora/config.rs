@@ -1,0 +1,301 @@
+//! Settings of stage 2, as they stand in the TOML file. The defaults are the recipe for small data.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::Result;
+use crate::torch::{Schedule, in_range, setting};
+use crate::vqvae::{Augment, Data};
+
+/// All settings of a stage-2 run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Seed of everything random: equal settings on one machine give equal files.
+    #[serde(default)]
+    pub seed: u64,
+    /// Threads of libtorch.
+    #[serde(default = "one")]
+    pub threads: usize,
+    /// `cpu`, `cuda` or `auto`.
+    #[serde(default = "cpu")]
+    pub device: String,
+    /// Steps between two snapshots of the run; 0: none.
+    #[serde(default = "snapshot_steps")]
+    pub snapshot_steps: usize,
+    /// Name of the resulting model.
+    pub name: String,
+    /// Base model, from `import`.
+    pub base: PathBuf,
+    /// Encoder and codebook, from `vqvae`. The clips must be those it was trained on, or validation tokens are too clean.
+    pub stage1: PathBuf,
+    /// Clips.
+    pub data: Data,
+    /// The words around the action sentence.
+    #[serde(default)]
+    pub prompt: Prompt,
+    /// Random changes of training sentences.
+    #[serde(default)]
+    pub variation: Variation,
+    /// LoRA.
+    #[serde(default)]
+    pub adapter: Adapter,
+    /// From codes to the language model's input.
+    #[serde(default)]
+    pub map: Map,
+    /// Steps and optimiser.
+    #[serde(default)]
+    pub train: Train,
+    /// Probabilities.
+    #[serde(default)]
+    pub calibration: Calibration,
+}
+
+fn one() -> usize {
+    1
+}
+fn cpu() -> String {
+    "cpu".to_owned()
+}
+fn snapshot_steps() -> usize {
+    50
+}
+
+/// The words around the action sentence; the tokens of the clip stand between prefix and suffix.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Prompt {
+    /// Without a trailing space, which would become a token of its own.
+    pub prefix: String,
+    /// After the action tokens.
+    pub suffix: String,
+    /// Before a label's text.
+    pub answer_lead: String,
+}
+
+impl Default for Prompt {
+    fn default() -> Self {
+        Self {
+            prefix: "Given a sequence of action tokens".into(),
+            suffix: ", please predict the corresponding action.".into(),
+            answer_lead: " ".into(),
+        }
+    }
+}
+
+/// How a clip is told differently every time it comes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Variation {
+    /// Changes of the clip before it is tokenised anew.
+    pub clip: Augment,
+    /// Different changes of a clip in the whole run; 0: never the same twice.
+    pub views: usize,
+    /// Share of sentences that come from the clip as it is, 0..=1.
+    pub plain: f32,
+    /// Chance that a token is replaced by a random one.
+    pub replace: f32,
+}
+
+impl Default for Variation {
+    fn default() -> Self {
+        Self { clip: Augment::default(), views: 0, plain: 0.05, replace: 0.05 }
+    }
+}
+
+/// A matrix of a layer that LoRA can change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Target {
+    /// Queries.
+    Q,
+    /// Keys.
+    K,
+    /// Values.
+    V,
+    /// Attention output.
+    O,
+    /// Feed-forward gate.
+    Gate,
+    /// Feed-forward input.
+    Up,
+    /// Feed-forward output.
+    Down,
+}
+
+impl Target {
+    /// As in tensor names.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Q => "q",
+            Self::K => "k",
+            Self::V => "v",
+            Self::O => "o",
+            Self::Gate => "gate",
+            Self::Up => "up",
+            Self::Down => "down",
+        }
+    }
+}
+
+/// LoRA (Hu et al. 2021): W + (alpha / rank) · B A.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Adapter {
+    /// r
+    pub rank: usize,
+    /// α
+    pub alpha: f32,
+    /// Dropout before A.
+    pub dropout: f64,
+    /// Which matrices.
+    pub targets: Vec<Target>,
+    /// Layers [from, to), counted from 0; left out: all.
+    pub layers: Option<(usize, usize)>,
+}
+
+impl Default for Adapter {
+    fn default() -> Self {
+        Self { rank: 16, alpha: 16.0, dropout: 0.0, targets: vec![Target::Q, Target::V], layers: None }
+    }
+}
+
+/// What of a code the language model sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Point {
+    /// v_u = log₀(c_u)
+    Tangent,
+    /// c_u
+    Ball,
+}
+
+/// How a code's point becomes a row of the language model's input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Form {
+    /// Orthonormal columns times `scale`, plus the mean token embedding.
+    Affine,
+    /// The point times `scale`, as in the paper; needs as many features in a code as in an embedding.
+    Identity,
+}
+
+/// From codes to the language model's input.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Map {
+    /// Which point goes in.
+    pub point: Point,
+    /// How.
+    pub form: Form,
+    /// Factor at the start. 2.3 gives codes of norm 1 about the norm of SmolLM2's token embeddings around their mean.
+    pub scale: f32,
+    /// Whether an affine map is trained.
+    pub trainable: bool,
+    /// Learning rate of the map, as a factor on `train.lr`.
+    pub lr_factor: f64,
+    /// Learning rate of the codes' points themselves; 0: they stay. Tokens do not change, only what they mean to the language model.
+    pub points_lr_factor: f64,
+}
+
+impl Default for Map {
+    fn default() -> Self {
+        Self { point: Point::Tangent, form: Form::Affine, scale: 2.3, trainable: true, lr_factor: 1.0, points_lr_factor: 0.0 }
+    }
+}
+
+/// Steps and optimiser.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Train {
+    /// Optimiser steps.
+    pub steps: usize,
+    /// Clips a step.
+    pub batch: usize,
+    /// Clips a pass; gradients of a batch are summed over its passes.
+    pub micro_batch: usize,
+    /// Peak learning rate.
+    pub lr: f64,
+    /// How it moves.
+    pub schedule: Schedule,
+    /// Decoupled weight decay of the LoRA matrices (the map has none).
+    pub weight_decay: f64,
+    /// Decays of AdamW's moments.
+    pub betas: (f64, f64),
+    /// Global gradient norm above which gradients are scaled down.
+    pub clip: f64,
+    /// Label smoothing over the vocabulary.
+    pub label_smoothing: f64,
+    /// Steps between two looks at the validation clips; 0: only at the end.
+    pub validate_steps: usize,
+    /// Looks without a better validation loss after which training stops and the best adapter is kept; 0: trains to the end and keeps the last.
+    pub patience: usize,
+}
+
+impl Default for Train {
+    fn default() -> Self {
+        Self {
+            steps: 120,
+            batch: 8,
+            micro_batch: 8,
+            lr: 2e-3,
+            schedule: Schedule::Cosine { warm_up: 0.1 },
+            weight_decay: 0.01,
+            betas: (0.9, 0.999),
+            clip: 1.0,
+            label_smoothing: 0.0,
+            validate_steps: 0,
+            patience: 0,
+        }
+    }
+}
+
+/// How scores become probabilities.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Calibration {
+    /// Temperature when there are no validation clips to fit it on: the mean of what runs with held-out subjects found.
+    pub temperature: f32,
+    /// Probability below which the answer is `unknown`.
+    pub unknown_below: f32,
+}
+
+impl Default for Calibration {
+    fn default() -> Self {
+        Self { temperature: 1.0, unknown_below: 0.0 }
+    }
+}
+
+impl Config {
+    /// Every number is in its range.
+    pub fn check(&self) -> Result<()> {
+        let (adapter, train) = (&self.adapter, &self.train);
+        in_range("adapter.rank", adapter.rank as f64, 1.0, 4096.0)?;
+        in_range("adapter.dropout", adapter.dropout, 0.0, 0.999)?;
+        in_range("variation.plain", f64::from(self.variation.plain), 0.0, 1.0)?;
+        in_range("variation.replace", f64::from(self.variation.replace), 0.0, 1.0)?;
+        in_range("train.steps", train.steps as f64, 0.0, 1e9)?;
+        in_range("train.batch", train.batch as f64, 1.0, 1e6)?;
+        in_range("train.micro_batch", train.micro_batch as f64, 1.0, 1e6)?;
+        in_range("train.lr", train.lr, 0.0, 1.0)?;
+        in_range("train.weight_decay", train.weight_decay, 0.0, 10.0)?;
+        in_range("train.betas", train.betas.0.max(train.betas.1), 0.0, 0.999_999)?;
+        in_range("train.clip", train.clip, 1e-9, f64::INFINITY)?;
+        in_range("train.label_smoothing", train.label_smoothing, 0.0, 0.999)?;
+        in_range("calibration.temperature", f64::from(self.calibration.temperature), 1e-3, 1e3)?;
+        in_range("calibration.unknown_below", f64::from(self.calibration.unknown_below), 0.0, 1.0)?;
+        if adapter.targets.is_empty() {
+            return Err(setting("adapter.targets", "one or more of q, k, v, o, gate, up, down", "none"));
+        }
+        let map = &self.map;
+        if map.form == Form::Identity && map.trainable {
+            return Err(setting("map.trainable", "false for the identity", true));
+        }
+        in_range("map.scale", f64::from(map.scale), 1e-6, 1e6)?;
+        if train.patience > 0 && (train.validate_steps == 0 || self.data.validation_subjects.is_empty()) {
+            return Err(setting("train.patience", "0 without train.validate_steps and data.validation_subjects", train.patience));
+        }
+        self.variation.clip.check()
+    }
+}

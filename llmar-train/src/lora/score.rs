@@ -1,0 +1,150 @@
+//! Exact label scores, and what they say about a model.
+
+use tch::{Kind, Tensor};
+
+use super::adapter::Lora;
+use super::llama::Llama;
+use super::prompt::Words;
+use crate::error::Result;
+
+/// log p(label, EOS | prompt) of every label for every sentence, [sentences][labels]. `codes` [codes, hidden] are the codes' embeddings;
+/// `at_once` sentences share a pass.
+pub fn scores(llama: &Llama, lora: Option<&Lora>, words: &Words, codes: &Tensor, sentences: &[Vec<u16>], at_once: usize) -> Result<Vec<Vec<f64>>> {
+    let mut out = Vec::with_capacity(sentences.len());
+    for part in sentences.chunks(at_once.max(1)) {
+        let (logits, inner) = tch::no_grad(|| {
+            let (packed, inner) = words.with_trie(llama, codes, part);
+            let logits = llama.logits(&packed.x, &packed.packing, &packed.keep, lora, false);
+            (logits.log_softmax(-1, Kind::Float), inner)
+        });
+        // Only the tokens that follow some node are read.
+        let mut steps = Vec::new(); // (row within a clip, node after it)
+        for (row, node) in inner.iter().enumerate() {
+            steps.extend(words.trie.children(*node).iter().map(|child| (row, *child)));
+        }
+        let (vocab, nodes) = (logits.size()[1], inner.len());
+        let steps_of = |clip: usize| steps.iter().map(move |(row, child)| ((clip * nodes + row) as i64, *child));
+        let wanted: Vec<i64> =
+            (0..part.len()).flat_map(steps_of).map(|(row, child)| row * vocab + i64::from(words.trie.token(child))).collect();
+        let read = logits.view(-1).index_select(0, &Tensor::from_slice(&wanted).to_device(logits.device()));
+        let read = Vec::<f32>::try_from(read)?;
+        for clip in read.chunks(steps.len()) {
+            let mut sum = vec![0f64; words.trie.len()];
+            let mut labels = vec![0f64; words.labels.len()];
+            // Parents come before their children in a trie's numbering, and steps are in order of the parents.
+            for ((row, child), log_prob) in steps.iter().zip(clip) {
+                sum[*child as usize] = sum[inner[*row] as usize] + f64::from(*log_prob);
+                if let Some(label) = words.trie.label(*child) {
+                    labels[label] = sum[*child as usize];
+                }
+            }
+            out.push(labels);
+        }
+    }
+    Ok(out)
+}
+
+/// What a set of scored sentences with known labels says.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+pub struct Report {
+    /// Percent.
+    pub top1: f64,
+    /// Percent.
+    pub top3: f64,
+    /// Mean −ln p(label) of the probabilities over labels at temperature 1.
+    pub nll: f64,
+    /// The temperature at which `nll` is smallest.
+    pub temperature: f64,
+    /// The smallest nll.
+    pub nll_at_temperature: f64,
+    /// Expected calibration error at that temperature, 15 equal bins, percent.
+    pub ece: f64,
+}
+
+/// Probabilities over the labels: softmax(score / temperature).
+pub fn probabilities(scores: &[f64], temperature: f64) -> Vec<f64> {
+    let most = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let raw: Vec<f64> = scores.iter().map(|s| ((s - most) / temperature).exp()).collect();
+    let sum: f64 = raw.iter().sum();
+    raw.into_iter().map(|p| p / sum).collect()
+}
+
+/// Mean −ln p(label).
+pub fn nll(scores: &[Vec<f64>], labels: &[usize], temperature: f64) -> f64 {
+    let one = |(s, label): (&Vec<f64>, &usize)| -probabilities(s, temperature)[*label].max(1e-300).ln();
+    scores.iter().zip(labels).map(one).sum::<f64>() / labels.len().max(1) as f64
+}
+
+/// The temperature in e^−1.5 to e^2.5 with the smallest nll, by golden-section search over its logarithm.
+pub fn fit_temperature(scores: &[Vec<f64>], labels: &[usize]) -> f64 {
+    let at = |log_t: f64| nll(scores, labels, log_t.exp());
+    let ratio = (5f64.sqrt() - 1.0) / 2.0;
+    let (mut low, mut high) = (-1.5f64, 2.5f64);
+    for _ in 0..40 {
+        let (a, b) = (high - ratio * (high - low), low + ratio * (high - low));
+        if at(a) < at(b) { high = b } else { low = a }
+    }
+    ((low + high) / 2.0).exp()
+}
+
+/// Expected calibration error, 0..=1: Σ_bins share · |accuracy − mean confidence| over 15 bins of confidence.
+pub fn calibration_error(scores: &[Vec<f64>], labels: &[usize], temperature: f64) -> f64 {
+    const BINS: usize = 15;
+    let mut bins = [(0.0f64, 0.0f64); BINS]; // (hits, confidence)
+    for (s, label) in scores.iter().zip(labels) {
+        let p = probabilities(s, temperature);
+        let best = best_label(&p);
+        let bin = ((p[best] * BINS as f64).ceil() as usize).clamp(1, BINS) - 1;
+        bins[bin].0 += f64::from(u8::from(best == *label));
+        bins[bin].1 += p[best];
+    }
+    bins.iter().map(|(hits, confidence)| (hits - confidence).abs()).sum::<f64>() / labels.len().max(1) as f64
+}
+
+fn best_label(values: &[f64]) -> usize {
+    values.iter().enumerate().fold(0, |best, (i, v)| if *v > values[best] { i } else { best })
+}
+
+/// Measures scores [sentences][labels] against labels; `Err`-free, for at least one sentence.
+pub fn report(scores: &[Vec<f64>], labels: &[usize]) -> Report {
+    let rank = |s: &Vec<f64>, label: usize| s.iter().filter(|v| **v > s[label]).count();
+    let percent = |within: usize| {
+        let hits = scores.iter().zip(labels).filter(|(s, label)| rank(s, **label) < within).count();
+        100.0 * hits as f64 / labels.len().max(1) as f64
+    };
+    let temperature = fit_temperature(scores, labels);
+    Report {
+        top1: percent(1),
+        top3: percent(3),
+        nll: nll(scores, labels, 1.0),
+        temperature,
+        nll_at_temperature: nll(scores, labels, temperature),
+        ece: 100.0 * calibration_error(scores, labels, temperature),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::torch::Rng;
+
+    #[test]
+    fn temperature_of_over_confident_scores_is_found() {
+        // Labels drawn from softmax(z), scores handed over as 3 z: the fitted temperature is 3, and the error is then small.
+        let mut rng = Rng::new(4, "temperature", 0);
+        let (mut scores, mut labels) = (Vec::new(), Vec::new());
+        for _ in 0..4000 {
+            let z: Vec<f64> = (0..5).map(|_| f64::from(rng.normal()) * 1.5).collect();
+            let p = probabilities(&z, 1.0);
+            let mut draw = f64::from(rng.unit());
+            let label = p.iter().position(|p| { draw -= p; draw < 0.0 }).unwrap_or(4);
+            scores.push(z.iter().map(|z| 3.0 * z).collect::<Vec<f64>>());
+            labels.push(label);
+        }
+        let found = report(&scores, &labels);
+        assert!((found.temperature - 3.0).abs() < 0.25, "{found:?}");
+        assert!(found.ece < 2.5 && found.nll_at_temperature < found.nll, "{found:?}");
+        assert!(100.0 * calibration_error(&scores, &labels, 1.0) > 10.0);
+        assert!(found.top3 >= found.top1);
+    }
+}

@@ -1,0 +1,369 @@
+//! Settings of stage 1, as they stand in the TOML file. The defaults are the recipe for small data.
+
+use std::path::PathBuf;
+
+use llmar::device::Geometry;
+use llmar::skeleton::{Centre, Heading, Resample, Scale};
+use serde::{Deserialize, Serialize};
+
+use super::augment::Augment;
+use crate::error::Result;
+use crate::losses::{commit, mmd};
+use crate::torch::{Schedule, in_range, setting};
+
+/// All settings of a stage-1 run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Seed of everything random: equal settings on one machine give equal files.
+    #[serde(default)]
+    pub seed: u64,
+    /// Threads of libtorch.
+    #[serde(default = "one")]
+    pub threads: usize,
+    /// `cpu`, `cuda` or `auto`.
+    #[serde(default = "cpu")]
+    pub device: String,
+    /// Steps between two snapshots of the run; 0: none.
+    #[serde(default = "snapshot_steps")]
+    pub snapshot_steps: usize,
+    /// Clips.
+    pub data: Data,
+    /// From clips to the encoder's input; the statistics are computed.
+    pub input: Input,
+    /// Random changes of training clips.
+    #[serde(default)]
+    pub augment: Augment,
+    /// Encoder and decoder.
+    #[serde(default)]
+    pub encoder: Encoder,
+    /// Codebook.
+    #[serde(default)]
+    pub quantizer: Quantizer,
+    /// Weights of the losses.
+    #[serde(default)]
+    pub losses: Losses,
+    /// Phase one: features without a codebook. 0 steps: none.
+    #[serde(default = "Phase::first")]
+    pub features: Phase,
+    /// Phase two: with the codebook.
+    #[serde(default = "Phase::second")]
+    pub codes: Phase,
+}
+
+fn one() -> usize {
+    1
+}
+fn cpu() -> String {
+    "cpu".to_owned()
+}
+fn snapshot_steps() -> usize {
+    200
+}
+
+/// Which clips.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Data {
+    /// Clip archive.
+    pub archive: PathBuf,
+    /// Split of the archive; its test side is never read.
+    pub split: String,
+    /// Subjects taken out of the training side to validate on.
+    #[serde(default)]
+    pub validation_subjects: Vec<i64>,
+}
+
+/// From clips to the encoder's input. See [`llmar::skeleton::Preprocess`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Input {
+    /// Layout of the model; clips of others are mapped to it. Empty: the archive's.
+    #[serde(default)]
+    pub layout: String,
+    /// Persons, 1 or 2.
+    pub persons: usize,
+    /// Coordinates, 2 or 3.
+    pub coords: usize,
+    /// Frames, a multiple of 2^halvings.
+    pub frames: usize,
+    /// How a clip's time becomes `frames`.
+    pub resample: Resample,
+    /// Joint at the origin.
+    pub root: String,
+    /// What is subtracted.
+    pub centre: Centre,
+    /// Turn about the vertical.
+    pub heading: Heading,
+    /// Size.
+    pub scale: Scale,
+    /// Append velocities.
+    pub velocities: bool,
+    /// Smallest spread of a channel, in the units of the scaled clips, that goes into the shared spread.
+    #[serde(default = "spread_floor")]
+    pub spread_floor: f32,
+    /// The same, as a share of the mean spread of all channels.
+    #[serde(default = "spread_share")]
+    pub spread_share: f32,
+}
+
+fn spread_floor() -> f32 {
+    0.01
+}
+fn spread_share() -> f32 {
+    0.2
+}
+
+/// Shape of encoder and decoder.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Encoder {
+    /// Channels.
+    pub width: usize,
+    /// Halvings of the frame rate.
+    pub halvings: usize,
+    /// Dilations of the residual blocks.
+    pub dilations: Vec<usize>,
+    /// Features of a code.
+    pub dim: usize,
+    /// Pad on the left only.
+    pub causal: bool,
+}
+
+impl Default for Encoder {
+    fn default() -> Self {
+        Self { width: 128, halvings: 2, dilations: vec![9, 3, 1], dim: 64, causal: false }
+    }
+}
+
+/// How codes move in phase two.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind", deny_unknown_fields)]
+pub enum Update {
+    /// Running mean of the features assigned to them.
+    Average {
+        /// Share of the old mean kept at each step, 0..1.
+        decay: f64,
+    },
+    /// By the gradients of L_embed and of the biases.
+    Gradient,
+}
+
+/// The codebook.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Quantizer {
+    /// U, even.
+    pub codes: usize,
+    /// Distance.
+    pub geometry: Geometry,
+    /// First value of the learned factor on the encoder's output.
+    pub gain: f32,
+    /// Tangent norm to which features are clipped.
+    pub clip: f32,
+    /// How codes move.
+    pub update: Update,
+    /// Keep all codes at the features' mean norm. The Poincaré distance favours codes nearer the origin, and means of features lie inside
+    /// their shell: without this a handful of codes takes everything.
+    pub shell: bool,
+    /// k-means rounds at the start of phase two; 0: codes start as random features.
+    pub kmeans_rounds: usize,
+    /// Augmented passes over the training clips that k-means sees.
+    pub kmeans_passes: usize,
+    /// A code is moved to a random feature when its running count of uses a batch falls below this many per 512 tokens.
+    pub reset_below: f64,
+    /// Steps between two looks at unused codes; 0: never.
+    pub reset_steps: usize,
+    /// Share of phase two after which nothing is reset any more.
+    pub reset_until: f64,
+}
+
+impl Default for Quantizer {
+    fn default() -> Self {
+        Self {
+            codes: 512,
+            geometry: Geometry::Poincare { curvature: 1.0 },
+            gain: 0.3,
+            clip: 1.0,
+            update: Update::Average { decay: 0.98 },
+            shell: true,
+            kmeans_rounds: 12,
+            kmeans_passes: 3,
+            reset_below: 0.02,
+            reset_steps: 20,
+            reset_until: 0.7,
+        }
+    }
+}
+
+/// Weights of the losses and their own settings. A weight of 0 leaves a loss out.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Losses {
+    /// Cross-entropy of the labels read from features.
+    pub supervised_features: f64,
+    /// Cross-entropy of the labels read from codes, straight through, in phase two.
+    pub supervised_codes: f64,
+    /// Label smoothing of both.
+    pub label_smoothing: f64,
+    /// Segments of a sentence that the classification head sees.
+    pub head_segments: usize,
+    /// Dropout before the classification head.
+    pub head_dropout: f64,
+    /// Smooth L1 between clip and decoded codes (decoded features in phase one).
+    pub reconstruction: f64,
+    /// Share of frame differences in the reconstruction.
+    pub velocity: f64,
+    /// Codes to features.
+    pub embed: f64,
+    /// Features to codes (ω₁).
+    pub commit: f64,
+    /// Where `commit` measures.
+    pub commit_metric: commit::Metric,
+    /// Zipf bias (ω₂).
+    pub zipf: f64,
+    /// Context bias (ω₂).
+    pub context: f64,
+    /// MMD bias (ω₂); needs `quantizer.update` of kind gradient, or `mmd_map = "affine"`.
+    pub mmd: f64,
+    /// What the MMD compares with the embeddings.
+    pub mmd_map: mmd::Map,
+    /// Base model whose token embeddings the MMD sees.
+    pub mmd_base: PathBuf,
+    /// Embeddings drawn a step.
+    pub mmd_rows: usize,
+    /// Steps over which the three biases rise from 0.
+    pub bias_ramp: usize,
+    /// Negative distances are multiplied by this before the Gumbel draw. At 1 the noise, of order 1, swamps their differences.
+    pub beta: f64,
+    /// Temperature of the Gumbel-softmax.
+    pub tau: f64,
+}
+
+impl Default for Losses {
+    fn default() -> Self {
+        Self {
+            supervised_features: 0.5,
+            supervised_codes: 1.0,
+            label_smoothing: 0.1,
+            head_segments: 4,
+            head_dropout: 0.3,
+            reconstruction: 0.0,
+            velocity: 0.5,
+            embed: 0.0,
+            commit: 0.1,
+            commit_metric: commit::Metric::Geodesic,
+            zipf: 0.0,
+            context: 0.0,
+            mmd: 0.0,
+            mmd_map: mmd::Map::Affine,
+            mmd_base: PathBuf::new(),
+            mmd_rows: 2048,
+            bias_ramp: 50,
+            beta: 20.0,
+            tau: 1.0,
+        }
+    }
+}
+
+impl Losses {
+    /// Whether any loss needs the classification head.
+    pub fn supervised(&self) -> bool {
+        self.supervised_features > 0.0 || self.supervised_codes > 0.0
+    }
+}
+
+/// One phase of training.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Phase {
+    /// Steps.
+    pub steps: usize,
+    /// Clips a step.
+    #[serde(default = "batch")]
+    pub batch: usize,
+    /// Peak learning rate.
+    pub lr: f64,
+    /// How it moves.
+    #[serde(default = "one_cycle")]
+    pub schedule: Schedule,
+    /// Decoupled weight decay.
+    #[serde(default = "decay")]
+    pub weight_decay: f64,
+    /// Decays of AdamW's moments.
+    #[serde(default = "betas")]
+    pub betas: (f64, f64),
+    /// Global gradient norm above which gradients are scaled down.
+    #[serde(default = "clip")]
+    pub clip: f64,
+}
+
+fn batch() -> usize {
+    32
+}
+fn one_cycle() -> Schedule {
+    Schedule::OneCycle { warm_up: 0.15 }
+}
+fn decay() -> f64 {
+    0.05
+}
+fn betas() -> (f64, f64) {
+    (0.9, 0.999)
+}
+fn clip() -> f64 {
+    2.0
+}
+
+impl Phase {
+    fn first() -> Self {
+        Self { steps: 400, batch: batch(), lr: 1.5e-3, schedule: one_cycle(), weight_decay: decay(), betas: betas(), clip: clip() }
+    }
+
+    fn second() -> Self {
+        Self { steps: 220, lr: 7e-4, ..Self::first() }
+    }
+
+    fn check(&self, name: &str) -> Result<()> {
+        let key = |field: &str| format!("{name}.{field}");
+        in_range(&key("batch"), self.batch as f64, 1.0, 1e6)?;
+        in_range(&key("lr"), self.lr, 0.0, 1.0)?;
+        in_range(&key("weight_decay"), self.weight_decay, 0.0, 10.0)?;
+        in_range(&key("betas"), self.betas.0.max(self.betas.1), 0.0, 0.999_999)?;
+        in_range(&key("clip"), self.clip, 1e-9, f64::INFINITY)
+    }
+}
+
+impl Config {
+    /// Every number is in its range and the parts fit together.
+    pub fn check(&self) -> Result<()> {
+        let (encoder, quantizer, losses) = (&self.encoder, &self.quantizer, &self.losses);
+        in_range("encoder.width", encoder.width as f64, 1.0, 8192.0)?;
+        in_range("encoder.halvings", encoder.halvings as f64, 0.0, 6.0)?;
+        in_range("encoder.dim", encoder.dim as f64, 1.0, 16384.0)?;
+        let halved = 1usize << encoder.halvings;
+        if self.input.frames == 0 || !self.input.frames.is_multiple_of(halved) {
+            return Err(setting("input.frames", format!("a multiple of 2^encoder.halvings = {halved}"), self.input.frames));
+        }
+        if !matches!(quantizer.codes, 2..=65_536) || !quantizer.codes.is_multiple_of(2) {
+            return Err(setting("quantizer.codes", "even, 2 to 65536", quantizer.codes));
+        }
+        if let Geometry::Poincare { curvature } = quantizer.geometry {
+            in_range("quantizer.geometry.curvature", f64::from(curvature), 1e-6, 1e6)?;
+        }
+        in_range("quantizer.gain", f64::from(quantizer.gain), 1e-9, 1e9)?;
+        in_range("quantizer.clip", f64::from(quantizer.clip), 1e-9, 1e9)?;
+        let w = self.input.frames / halved;
+        if losses.supervised() && (losses.head_segments == 0 || !w.is_multiple_of(losses.head_segments)) {
+            return Err(setting("losses.head_segments", format!("a divisor of the {w} tokens of a sentence"), losses.head_segments));
+        }
+        in_range("losses.label_smoothing", losses.label_smoothing, 0.0, 0.999)?;
+        in_range("losses.head_dropout", losses.head_dropout, 0.0, 0.999)?;
+        in_range("losses.tau", losses.tau, 1e-6, 1e6)?;
+        if losses.mmd > 0.0 && losses.mmd_rows < 2 {
+            return Err(setting("losses.mmd_rows", "2 or more", losses.mmd_rows));
+        }
+        self.augment.check()?;
+        self.features.check("features")?;
+        self.codes.check("codes")
+    }
+}

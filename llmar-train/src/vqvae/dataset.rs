@@ -1,0 +1,166 @@
+//! The clips of a run: canonical form once, then plain or augmented features on demand.
+
+use llmar::formats::ClipArchive;
+use llmar::skeleton::{Canonical, Layout, Preprocess, canonical, resampled, standardised};
+
+use super::augment::{Augment, Joints, augment, drop_joints};
+use super::config::{Data, Input};
+use crate::error::Result;
+use crate::torch::{Rng, setting};
+
+/// Clips in canonical form with their labels.
+#[derive(Debug)]
+pub struct ClipSet {
+    /// Class names.
+    pub classes: Vec<String>,
+    clips: Vec<Canonical>,
+    labels: Vec<usize>,
+    joints: Joints,
+}
+
+/// Reads an archive and takes the training side of its split apart. The test side is not even prepared.
+fn sides(archive: &ClipArchive, data: &Data) -> Result<(Vec<usize>, Vec<usize>)> {
+    let test = archive.splits.get(&data.split).ok_or_else(|| {
+        let names: Vec<&String> = archive.splits.keys().collect();
+        setting("data.split", format!("one of {names:?}"), &data.split)
+    })?;
+    if !data.validation_subjects.is_empty() && archive.subjects.is_empty() {
+        return Err(setting("data.validation_subjects", "none, as the archive has no subjects", format!("{:?}", data.validation_subjects)));
+    }
+    let held_out = |i: &usize| archive.subjects.get(*i).is_some_and(|s| data.validation_subjects.contains(s));
+    let (validation, train): (Vec<usize>, Vec<usize>) = (0..archive.clips.len()).filter(|i| !test[*i]).partition(held_out);
+    if train.is_empty() {
+        return Err(setting("data.split", "clips to train on", format!("none in {}", data.split)));
+    }
+    if !data.validation_subjects.is_empty() && validation.is_empty() {
+        return Err(setting("data.validation_subjects", "subjects of the training side", format!("{:?}", data.validation_subjects)));
+    }
+    Ok((train, validation))
+}
+
+impl ClipSet {
+    fn new(archive: &ClipArchive, preprocess: &Preprocess, which: &[usize]) -> Result<Self> {
+        let clips = which.iter().map(|i| Ok(canonical(preprocess, &archive.clips[*i].view())?)).collect::<Result<_>>()?;
+        let layout = Layout::find(&preprocess.layout)?;
+        Ok(Self {
+            classes: archive.classes.clone(),
+            clips,
+            labels: which.iter().map(|i| archive.labels[*i]).collect(),
+            joints: Joints::new(&layout),
+        })
+    }
+
+    /// Training and validation clips of a finished preprocessing (its statistics are kept).
+    pub fn read(data: &Data, preprocess: &Preprocess) -> Result<(Self, Self)> {
+        let archive = ClipArchive::read(&data.archive)?;
+        let (train, validation) = sides(&archive, data)?;
+        Ok((Self::new(&archive, preprocess, &train)?, Self::new(&archive, preprocess, &validation)?))
+    }
+
+    /// The same, with statistics computed from the plain training clips.
+    pub fn read_and_measure(data: &Data, input: &Input) -> Result<(Self, Self, Preprocess)> {
+        let archive = ClipArchive::read(&data.archive)?;
+        let name = if input.layout.is_empty() { &archive.layout } else { &input.layout };
+        let layout = Layout::find(name)?;
+        let channels = input.persons * layout.joints.len() * input.coords;
+        let mut preprocess = Preprocess {
+            layout: layout.name.clone(),
+            joints: layout.joints.clone(),
+            persons: input.persons,
+            coords: input.coords,
+            frames: input.frames,
+            resample: input.resample,
+            root: input.root.clone(),
+            centre: input.centre,
+            heading: input.heading,
+            scale: input.scale.clone(),
+            velocities: input.velocities,
+            mean: vec![0.0; channels],
+            position_spread: 1.0,
+            velocity_spread: 1.0,
+        };
+        preprocess.check()?;
+        let (train, validation) = sides(&archive, data)?;
+        let (train, validation) = (Self::new(&archive, &preprocess, &train)?, Self::new(&archive, &preprocess, &validation)?);
+        let plain = train.clips.iter().map(|clip| Ok(resampled(&preprocess, clip)?)).collect::<Result<Vec<_>>>()?;
+        let floor = (f64::from(input.spread_floor), f64::from(input.spread_share));
+        let positions = plain.iter().flat_map(|clip| clip.chunks_exact(channels).map(<[f32]>::to_vec));
+        let (mean, position_spread) = statistics(positions, channels, floor);
+        let steps = |clip: &Vec<f32>| -> Vec<Vec<f32>> {
+            let rows: Vec<&[f32]> = clip.chunks_exact(channels).collect();
+            rows.windows(2).map(|w| w[1].iter().zip(w[0]).map(|(b, a)| b - a).collect()).collect()
+        };
+        let (_, velocity_spread) = statistics(plain.iter().flat_map(steps), channels, floor);
+        preprocess.mean = mean.into_iter().map(|m| m as f32).collect();
+        preprocess.position_spread = position_spread as f32;
+        preprocess.velocity_spread = velocity_spread as f32;
+        preprocess.check()?;
+        Ok((train, validation, preprocess))
+    }
+
+    /// Number of clips.
+    pub fn len(&self) -> usize {
+        self.clips.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.clips.is_empty()
+    }
+
+    /// Label of each clip, below the number of classes.
+    pub fn labels(&self) -> &[usize] {
+        &self.labels
+    }
+
+    /// Features [frames, inputs] of a clip as the runtime prepares it.
+    pub fn plain(&self, preprocess: &Preprocess, clip: usize) -> Result<Vec<f32>> {
+        let clip = &self.clips[clip];
+        Ok(standardised(preprocess, &resampled(preprocess, clip)?, &clip.present)?)
+    }
+
+    /// Features [frames, inputs] of a changed clip.
+    pub fn augmented(&self, settings: &Augment, preprocess: &Preprocess, clip: usize, rng: &mut Rng) -> Result<Vec<f32>> {
+        let clip = &self.clips[clip];
+        let points = augment(settings, preprocess, &self.joints, clip, rng);
+        let mut features = standardised(preprocess, &points, &clip.present)?;
+        drop_joints(settings.joint_drop, preprocess, &mut features, rng);
+        Ok(features)
+    }
+}
+
+/// Mean of each channel, and one spread for all: the root mean square of the channels' standard deviations, each first raised to
+/// max(floor, share · mean deviation). One spread for all joints keeps those that hardly move from becoming amplified noise.
+fn statistics(rows: impl Iterator<Item = Vec<f32>> + Clone, channels: usize, (floor, share): (f64, f64)) -> (Vec<f64>, f64) {
+    let (mut count, mut mean) = (0usize, vec![0f64; channels]);
+    for row in rows.clone() {
+        count += 1;
+        mean.iter_mut().zip(&row).for_each(|(m, x)| *m += f64::from(*x));
+    }
+    let count = count.max(1) as f64;
+    mean.iter_mut().for_each(|m| *m /= count);
+    let mut squares = vec![0f64; channels];
+    for row in rows {
+        squares.iter_mut().zip(row.iter().zip(&mean)).for_each(|(s, (x, m))| *s += (f64::from(*x) - m).powi(2));
+    }
+    let deviations: Vec<f64> = squares.iter().map(|s| (s / count).sqrt()).collect();
+    let least = floor.max(share * deviations.iter().sum::<f64>() / channels as f64).max(1e-9);
+    let spread = (deviations.iter().map(|d| d.max(least).powi(2)).sum::<f64>() / channels as f64).sqrt();
+    (mean, spread)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spread_is_shared_and_floored() {
+        // Deviations 1, 0 and 0.1 around means 2, 5 and 0.
+        let rows = [vec![1f32, 5.0, -0.1], vec![3.0, 5.0, 0.1]];
+        let (mean, spread) = statistics(rows.into_iter(), 3, (0.01, 0.5));
+        assert!((mean[0] - 2.0).abs() < 1e-6 && (mean[1] - 5.0).abs() < 1e-6 && mean[2].abs() < 1e-6);
+        let least: f64 = 0.5 * 1.1 / 3.0;
+        let expected = ((1.0 + 2.0 * least * least) / 3.0).sqrt();
+        assert!((spread - expected).abs() < 1e-6, "{spread} against {expected}");
+    }
+}

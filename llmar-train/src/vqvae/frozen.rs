@@ -1,0 +1,63 @@
+//! A finished tokenizer, read back from its artifact: what stage 2 trains on.
+
+use std::path::Path;
+
+use tch::{Device, Tensor};
+
+use super::model::Encoder;
+use super::quantizer::Ball;
+use crate::artifacts::{self, Stage1Meta};
+use crate::error::Result;
+use crate::torch::{Params, tensor};
+
+/// Encoder and codebook, frozen.
+#[derive(Debug)]
+pub struct Stage1 {
+    /// The artifact's document.
+    pub meta: Stage1Meta,
+    /// SHA-256 of the file.
+    pub sha256: String,
+    encoder: Encoder,
+    /// v_u [codes, dim]
+    tangent: Tensor,
+    device: Device,
+}
+
+impl Stage1 {
+    /// Reads `stage1.safetensors`.
+    pub fn read(path: &Path, device: Device) -> Result<Self> {
+        let file = artifacts::open::<Stage1Meta>(path)?;
+        file.meta.preprocess.check()?;
+        let quantizer = &file.meta.quantizer;
+        let mut params = Params::new(device, 0);
+        let mut encoder = Encoder::new(&mut params, &file.meta.encoder, quantizer.gain, quantizer.clip);
+        encoder.import(|name, shape| file.floats(name, shape))?;
+        let tangent = file.floats("quantizer.tangent", &[quantizer.codes, quantizer.dim])?;
+        let tangent = tensor(&tangent, &[quantizer.codes as i64, quantizer.dim as i64], device);
+        Ok(Self { sha256: file.sha256(), meta: file.meta, encoder, tangent, device })
+    }
+
+    /// v_u [codes, dim].
+    pub fn tangent(&self) -> &Tensor {
+        &self.tangent
+    }
+
+    /// Encoder outputs after gain and clip [clips, w, dim] of prepared clips, [frames · inputs] each.
+    pub fn features(&self, clips: &[Vec<f32>]) -> Tensor {
+        let (frames, inputs) = (self.meta.preprocess.frames as i64, self.meta.preprocess.features() as i64);
+        tch::no_grad(|| self.encoder.forward(&tensor(&clips.concat(), &[clips.len() as i64, frames, inputs], self.device)))
+    }
+
+    /// Tokens of prepared clips, [frames · inputs] each: W tokens a clip.
+    pub fn tokens(&self, clips: &[Vec<f32>]) -> Result<Vec<Vec<u16>>> {
+        let mut out = Vec::with_capacity(clips.len());
+        for part in clips.chunks(64) {
+            let features = self.features(part);
+            let w = features.size()[1] as usize;
+            let nearest = Ball::new(self.meta.quantizer.geometry).nearest(&features.flatten(0, 1), &self.tangent);
+            let all: Vec<i64> = Vec::try_from(nearest)?;
+            out.extend(all.chunks(w.max(1)).map(|sentence| sentence.iter().map(|t| *t as u16).collect()));
+        }
+        Ok(out)
+    }
+}

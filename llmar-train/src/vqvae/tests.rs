@@ -1,0 +1,269 @@
+//! Whole stage-1 runs on a small made-up data set, and the shipped settings.
+
+use std::f32::consts::TAU;
+use std::path::{Path, PathBuf};
+
+use llmar::device::Device;
+use llmar::formats::ClipArchive;
+use llmar::motion;
+use llmar::skeleton::{Layout, prepare};
+use safetensors::tensor::{Dtype, TensorView};
+use serde_json::json;
+
+use super::{Config, Stage1, train};
+use crate::artifacts::{self, Stage1Meta};
+use crate::cli::{Setting, read_config};
+use crate::error::{Error, Result};
+use crate::testing::shared;
+use crate::torch::Rng;
+
+/// Writes an archive of three made-up actions (a hand goes up, a leg goes up, the body sinks) by three subjects, the third of them test.
+pub fn made_up_archive(path: &Path) -> Result<()> {
+    const CLIPS: usize = 54;
+    const FRAMES: usize = 24;
+    let layout = Layout::find("kinect1_20")?;
+    let joint = |name: &str| layout.joints.iter().position(|j| j == name).ok_or_else(|| Error::format(name, "no such joint"));
+    let (hand, foot, base) = (joint("right_hand")?, joint("left_foot")?, joint("hip_center")?);
+    let mut rng = Rng::new(1, "made up", 0);
+    let stature: Vec<f32> = (0..layout.joints.len() * 3).map(|_| rng.normal() * 0.3).collect();
+    let (mut joints, mut offsets, mut labels, mut subjects, mut test) = (Vec::new(), vec![0i64], Vec::new(), Vec::new(), Vec::new());
+    for clip in 0..CLIPS {
+        let (label, subject) = (clip % 3, clip / 3 % 3);
+        let phase = 0.3 * rng.signed();
+        for frame in 0..FRAMES {
+            let moved = 0.4 * (TAU * (frame as f32 / FRAMES as f32 + phase)).sin();
+            let mut points = stature.clone();
+            match label {
+                0 => points[hand * 3 + 1] += moved,
+                1 => points[foot * 3 + 1] += moved,
+                _ => points.iter_mut().enumerate().filter(|(i, _)| i % 3 == 1 && *i != base * 3 + 1).for_each(|(_, p)| *p += 0.5 * moved),
+            }
+            joints.extend(points.into_iter().map(|p| p + 0.005 * rng.normal() + 0.01 * subject as f32));
+        }
+        offsets.push(offsets[clip] + FRAMES as i64);
+        labels.push(label as i64);
+        subjects.push(subject as i64 + 1);
+        test.push(u8::from(subject == 2));
+    }
+    let document = json!({ "name": "made up", "classes": ["wave", "kick", "sink"], "joints": layout.joints, "fps": 30.0 }).to_string();
+    let frames = CLIPS * FRAMES;
+    let tensors: [(&str, Dtype, Vec<usize>, Vec<u8>); 5] = [
+        ("joints", Dtype::F32, vec![frames, 1, layout.joints.len(), 3], bytemuck::cast_slice(&joints).to_vec()),
+        ("offsets", Dtype::I64, vec![CLIPS + 1], bytemuck::cast_slice(&offsets).to_vec()),
+        ("labels", Dtype::I64, vec![CLIPS], bytemuck::cast_slice(&labels).to_vec()),
+        ("subjects", Dtype::I64, vec![CLIPS], bytemuck::cast_slice(&subjects).to_vec()),
+        ("split.subjects.test", Dtype::U8, vec![CLIPS], test),
+    ];
+    let bad = |e: safetensors::SafeTensorError| Error::format(path.display(), e);
+    let views: Vec<(&str, TensorView<'_>)> =
+        tensors.iter().map(|(n, d, s, b)| Ok((*n, TensorView::new(*d, s.clone(), b).map_err(bad)?))).collect::<Result<_>>()?;
+    let bytes = safetensors::serialize(views, Some([("clips".to_owned(), document)].into())).map_err(bad)?;
+    std::fs::write(path, bytes).map_err(Error::io(path))
+}
+
+const SMALL: &str = r#"
+snapshot_steps = 8
+[data]
+archive = "made_up.safetensors"
+split = "subjects"
+validation_subjects = [2]
+[input]
+persons = 1
+coords = 3
+frames = 16
+resample = { kind = "stretch" }
+root = "hip_center"
+centre = "first_frame"
+heading = "keep"
+scale = { kind = "keep" }
+velocities = true
+[encoder]
+width = 24
+dim = 8
+dilations = [3, 1]
+[quantizer]
+codes = 32
+[losses]
+head_segments = 2
+[features]
+steps = 30
+batch = 9
+lr = 1e-2
+[codes]
+steps = 12
+batch = 9
+lr = 3e-3
+"#;
+
+/// A folder with the made-up archive and its settings, changed by `sets`.
+pub fn small_run(sets: &[&str]) -> Result<(tempfile::TempDir, Config)> {
+    let folder = tempfile::tempdir().map_err(Error::io("temporary folder"))?;
+    let archive = folder.path().join("made_up.safetensors");
+    made_up_archive(&archive)?;
+    let path = folder.path().join("small.toml");
+    std::fs::write(&path, SMALL).map_err(Error::io(&path))?;
+    let sets: Vec<Setting> = sets.iter().filter_map(|s| s.parse().ok()).collect();
+    let mut config: Config = read_config(&path, &sets)?;
+    config.data.archive = archive;
+    Ok((folder, config))
+}
+
+fn bytes(path: PathBuf) -> Result<Vec<u8>> {
+    std::fs::read(&path).map_err(Error::io(path))
+}
+
+#[test]
+fn a_run_learns_repeats_and_resumes() -> Result<()> {
+    let (folder, config) = small_run(&[])?;
+    let out = folder.path().join("run");
+    let summary = train(&config, &out, false)?;
+    assert!(summary["probe_tokens"].as_f64() >= Some(85.0), "{summary:#}");
+    assert!(summary["head_tokens"].as_f64() >= Some(70.0), "{summary:#}");
+    assert_eq!(summary["validation_usage"]["tokens"], 18 * 4);
+    let first = bytes(out.join("stage1.safetensors"))?;
+    let lines = bytes(out.join("metrics.jsonl"))?;
+    // The last snapshot is of step 40 of 42: killed after it and resumed, the run ends in the same files.
+    std::fs::remove_file(out.join("stage1.safetensors")).map_err(Error::io(&out))?;
+    train(&config, &out, true)?;
+    assert!(bytes(out.join("stage1.safetensors"))? == first, "a resumed run ends elsewhere");
+    assert!(bytes(out.join("metrics.jsonl"))? == lines, "the metrics of a resumed run differ");
+    // Other settings are refused.
+    let other = Config { seed: 1, ..config.clone() };
+    assert!(train(&other, &out, true).is_err_and(|e| e.to_string().contains("--resume")));
+    // Alone, without snapshots: the same again, and another seed gives another file.
+    let again = folder.path().join("again");
+    train(&config, &again, false)?;
+    assert!(bytes(again.join("stage1.safetensors"))? == first, "equal settings gave other weights");
+    train(&other, &again, false)?;
+    assert!(bytes(again.join("stage1.safetensors"))? != first, "the seed has no effect");
+    Ok(())
+}
+
+#[test]
+fn a_run_resumes_across_the_phases() -> Result<()> {
+    let (folder, config) = small_run(&["features.steps=10", "codes.steps=5"])?;
+    let out = folder.path().join("run");
+    train(&config, &out, false)?;
+    let first = bytes(out.join("stage1.safetensors"))?;
+    train(&config, &out, true)?; // from step 8, in phase one
+    assert!(bytes(out.join("stage1.safetensors"))? == first);
+    Ok(())
+}
+
+#[test]
+fn the_papers_form_runs_with_every_loss() -> Result<()> {
+    let sets = [
+        "features.steps=0",
+        "losses.supervised_features=0",
+        "losses.supervised_codes=0",
+        "losses.reconstruction=1",
+        "losses.embed=1",
+        "losses.commit=0.02",
+        "losses.commit_metric=tangent",
+        "losses.zipf=0.2",
+        "losses.context=0.2",
+        "losses.beta=1",
+        "losses.bias_ramp=0",
+        "quantizer.update={kind=\"gradient\"}",
+        "quantizer.shell=false",
+        "encoder.causal=true",
+    ];
+    let (folder, config) = small_run(&sets)?;
+    let out = folder.path().join("run");
+    train(&config, &out, false)?;
+    let text = std::fs::read_to_string(out.join("metrics.jsonl")).map_err(Error::io(&out))?;
+    let parse = |line: &str| serde_json::from_str::<serde_json::Value>(line).map_err(|e| Error::format("metrics", e));
+    let first = parse(text.lines().next().unwrap_or_default())?;
+    let parts: Vec<&str> = first["parts"].as_object().into_iter().flatten().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(parts, ["commit", "context", "embed", "reconstruction", "zipf"]);
+    let last = parse(text.lines().nth(11).unwrap_or_default())?;
+    let reconstruction = |line: &serde_json::Value| line["parts"]["reconstruction"].as_f64().unwrap_or(f64::NAN);
+    assert!(reconstruction(&last) < reconstruction(&first), "{first} {last}");
+    Ok(())
+}
+
+#[test]
+fn bad_settings_are_named() -> Result<()> {
+    for (set, name) in [
+        ("quantizer.codes=33", "quantizer.codes"),
+        ("input.frames=18", "input.frames"),
+        ("losses.head_segments=3", "losses.head_segments"),
+        ("data.split=nowhere", "data.split"),
+        ("data.validation_subjects=[9]", "data.validation_subjects"),
+        ("augment.warp=2.0", "augment.warp"),
+        ("device=abacus", "device"),
+        ("threads=0", "threads"),
+        ("input.root=tail", "root"),
+    ] {
+        let (folder, config) = small_run(&[set])?;
+        let error = train(&config, &folder.path().join("run"), false).map(|_| ()).map_err(|e| e.to_string());
+        assert!(error.as_ref().is_err_and(|e| e.contains(name)), "{set}: {error:?}");
+    }
+    assert!(small_run(&["features.speed=1"]).is_err_and(|e| e.to_string().contains("speed")));
+    Ok(())
+}
+
+#[test]
+fn shipped_settings_are_valid() -> Result<()> {
+    for name in ["utd-mhad-stage1.toml", "paper-ntu60-stage1.toml"] {
+        read_config::<Config>(&Path::new(env!("CARGO_MANIFEST_DIR")).join("configs").join(name), &[])?.check()?;
+    }
+    Ok(())
+}
+
+/// The runtime's tokens of every clip of an archive against the trainer's. Every difference must be a near-tie, and fewer than one token in
+/// 2,000 may differ.
+fn compare_tokens(stage1: &Path, archive: &Path) -> Result<(usize, usize)> {
+    let trainer = Stage1::read(stage1, tch::Device::Cpu)?;
+    let file = artifacts::read::<Stage1Meta>(stage1)?;
+    let missing = |name: &str| llmar::Error::format(name, "not in the artifact");
+    let find = |name: &str| file.tensors.get(name).cloned().ok_or_else(|| missing(name));
+    let encoder = motion::Encoder::from_tensors(&file.meta.encoder, find)?;
+    let quantizer = motion::Quantizer::from_tensors(&file.meta.quantizer, 0, find)?;
+    let device = Device::cpu(1)?;
+    let archive = ClipArchive::read(archive)?;
+    let prepared = archive.clips.iter().map(|c| Ok(prepare(&file.meta.preprocess, &c.view())?.features)).collect::<Result<Vec<_>>>()?;
+    let (_, tangent) = &file.tensors["quantizer.tangent"];
+    let points = file.meta.quantizer.points(tangent);
+    let dim = file.meta.quantizer.dim;
+    let (mut total, mut different) = (0, 0);
+    for (input, tokens) in prepared.iter().zip(trainer.tokens(&prepared)?) {
+        let mut features = encoder.forward(&device, input, file.meta.preprocess.frames);
+        let runtime = quantizer.quantize(&device, &features).tokens;
+        assert_eq!(runtime.len(), tokens.len());
+        total += tokens.len();
+        file.meta.quantizer.condition(&mut features);
+        for (i, (ours, theirs)) in runtime.iter().zip(&tokens).enumerate().filter(|(_, (a, b))| a != b) {
+            different += 1;
+            let x = file.meta.quantizer.points(&features[i * dim..(i + 1) * dim]);
+            let distance = |code: u16| {
+                let c = &points[usize::from(code) * dim..][..dim];
+                let squared: f64 = x.iter().zip(c).map(|(x, c)| (f64::from(*x) - f64::from(*c)).powi(2)).sum();
+                let norm = |v: &[f32]| v.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>();
+                (1.0 + 2.0 * squared / ((1.0 - norm(&x)) * (1.0 - norm(c)))).acosh()
+            };
+            let (a, b) = (distance(*ours), distance(*theirs));
+            assert!((a - b).abs() < 1e-4 * a.max(b), "token {i}: {ours} at {a}, trainer {theirs} at {b}");
+        }
+    }
+    Ok((total, different))
+}
+
+#[test]
+fn runtime_and_trainer_give_the_same_tokens() -> Result<()> {
+    let (folder, config) = small_run(&[])?;
+    let out = folder.path().join("run");
+    train(&config, &out, false)?;
+    let (total, different) = compare_tokens(&out.join("stage1.safetensors"), &config.data.archive)?;
+    assert!(total == 54 * 4 && different * 2000 < total.max(2000), "{different} of {total}");
+    let Some(archive) = shared("runtime_and_trainer_give_the_same_tokens", "data/utd_mhad.safetensors") else { return Ok(()) };
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/utd-mhad-stage1.toml");
+    let sets = ["encoder.width=32", "features.steps=40", "codes.steps=10", "quantizer.kmeans_rounds=3"];
+    let sets: Vec<Setting> = sets.iter().filter_map(|s| s.parse().ok()).collect();
+    let mut config: Config = read_config(&path, &sets)?;
+    config.data.archive.clone_from(&archive);
+    train(&config, &out, false)?;
+    let (total, different) = compare_tokens(&out.join("stage1.safetensors"), &archive)?;
+    assert!(total == 861 * 16 && different * 2000 < total, "{different} of {total}");
+    Ok(())
+}

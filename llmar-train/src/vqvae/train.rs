@@ -1,0 +1,264 @@
+//! The stage-1 run: two phases, snapshots, final measurements, `stage1.safetensors`.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use llmar::motion::{EncoderConfig, QuantizerConfig};
+use llmar::skeleton::Preprocess;
+use serde_json::{Value, json};
+use tch::{Device, Kind, Tensor};
+
+use super::codebook::{self, Codebook};
+use super::config::{Config, Phase};
+use super::dataset::ClipSet;
+use super::health::Health;
+use super::losses::{Batch, Objective};
+use super::model::Encoder;
+use super::probe;
+use crate::artifacts::{self, Stage1Meta, Store};
+use crate::cli::VqvaeArgs;
+use crate::error::{Error, Result};
+use crate::torch::{self, AdamW, Group, Metrics, Params, Rng, State, setting, tensor, values};
+
+/// Name of the artifact in a run's folder.
+const ARTIFACT: &str = "stage1.safetensors";
+/// Name of the snapshot in a run's folder.
+const SNAPSHOT: &str = "stage1.state";
+
+/// The command `vqvae`.
+pub fn run(args: &VqvaeArgs) -> Result<()> {
+    let config: Config = crate::cli::read_config(&args.config, &args.set)?;
+    let summary = train(&config, &args.out, args.resume)?;
+    println!("{summary:#}");
+    Ok(())
+}
+
+/// Trains a tokenizer into the folder `out` and returns its final measurements. With `resume`, goes on from the folder's snapshot; an
+/// interrupted and resumed run ends in the same file as one that was left alone.
+pub fn train(config: &Config, out: &Path, resume: bool) -> Result<Value> {
+    config.check()?;
+    let device = torch::start(&config.device, config.threads)?;
+    std::fs::create_dir_all(out).map_err(Error::io(out))?;
+    let settings = serde_json::to_string(config).map_err(|e| Error::format("settings", e))?;
+    let snapshot = if resume { State::read(&out.join(SNAPSHOT))? } else { None };
+    if let Some(state) = &snapshot
+        && state.settings != settings
+    {
+        return Err(setting("--resume", "the settings the run was begun with", "others"));
+    }
+    let mut run = Run::new(config, device)?;
+    let done = match &snapshot {
+        Some(state) => run.restore(state)?,
+        None => 0,
+    };
+    let mut metrics = Metrics::open(&out.join("metrics.jsonl"), done)?;
+    let bar = torch::progress("stage 1", run.steps());
+    for step in done..run.steps() {
+        let line = run.step(step)?;
+        bar.set_position(step as u64 + 1);
+        bar.set_message(line["loss"].as_f64().map_or_else(String::new, |loss| format!("loss {loss:.3}")));
+        metrics.write(&line)?;
+        if config.snapshot_steps > 0 && (step + 1).is_multiple_of(config.snapshot_steps) {
+            run.snapshot(step + 1, settings.clone()).write(&out.join(SNAPSHOT))?;
+        }
+    }
+    bar.finish_and_clear();
+    let summary = run.finish(&out.join(ARTIFACT), &settings)?;
+    metrics.write(&summary)?;
+    Ok(summary)
+}
+
+struct Run<'a> {
+    config: &'a Config,
+    preprocess: Preprocess,
+    train: ClipSet,
+    validation: ClipSet,
+    params: Params,
+    encoder: Encoder,
+    codebook: Codebook,
+    objective: Objective,
+    optimiser: AdamW,
+}
+
+impl<'a> Run<'a> {
+    fn new(config: &'a Config, device: Device) -> Result<Self> {
+        let (train, validation, preprocess) = ClipSet::read_and_measure(&config.data, &config.input)?;
+        let shape = EncoderConfig {
+            inputs: preprocess.features(),
+            width: config.encoder.width,
+            halvings: config.encoder.halvings,
+            dilations: config.encoder.dilations.clone(),
+            outputs: config.encoder.dim,
+            causal: config.encoder.causal,
+        };
+        let mut params = Params::new(device, config.seed);
+        let encoder = Encoder::new(&mut params, &shape, config.quantizer.gain, config.quantizer.clip);
+        let codebook = Codebook::new(&mut params, &config.quantizer, config.encoder.dim);
+        let clip = f64::from(config.quantizer.clip);
+        let objective = Objective::new(&mut params, &config.losses, &shape, train.classes.len(), clip)?;
+        let optimiser = optimiser(&params, &config.features);
+        Ok(Self { config, preprocess, train, validation, params, encoder, codebook, objective, optimiser })
+    }
+
+    fn steps(&self) -> usize {
+        self.config.features.steps + self.config.codes.steps
+    }
+
+    fn restore(&mut self, state: &State) -> Result<usize> {
+        self.params.restore(&state.tensors, "params.")?;
+        self.codebook.restore(&state.tensors)?;
+        self.optimiser = optimiser(&self.params, &self.config.features);
+        // At the very end of phase one the moments are about to be dropped anyway.
+        if state.step > self.config.features.steps {
+            self.optimiser = optimiser(&self.params, &self.config.codes);
+        }
+        self.optimiser.restore(&self.params, &state.tensors)?;
+        Ok(state.step)
+    }
+
+    fn snapshot(&self, step: usize, settings: String) -> State {
+        let mut tensors: BTreeMap<String, Tensor> =
+            self.params.entries().map(|(name, t)| (format!("params.{name}"), t.shallow_clone())).collect();
+        tensors.extend(self.codebook.state());
+        tensors.extend(self.optimiser.state(&self.params));
+        State { step, settings, tensors, notes: BTreeMap::new() }
+    }
+
+    /// One step; `step` counts through both phases.
+    fn step(&mut self, step: usize) -> Result<Value> {
+        let config = self.config;
+        let first = config.features.steps;
+        let (phase, done) = if step < first { (&config.features, step) } else { (&config.codes, step - first) };
+        if step == first {
+            self.begin_codes()?;
+        }
+        let mut rng = Rng::new(config.seed, "step", step as u64);
+        tch::manual_seed(rng.torch_seed());
+        let name = if step < first { "features" } else { "codes" };
+        let clips = Rng::batch(config.seed, name, done, phase.batch, self.train.len());
+        let inputs = self.augmented(&clips, &mut rng)?;
+        let labels: Vec<i64> = clips.iter().map(|c| self.train.labels()[*c] as i64).collect();
+        let labels = Tensor::from_slice(&labels).to_device(self.params.device());
+        let features = self.encoder.forward(&inputs);
+        let batch = Batch { inputs: &inputs, labels: &labels, features: &features };
+        let (sum, nearest) = if step < first {
+            (self.objective.of_features(&batch), None)
+        } else {
+            let (sum, nearest) = self.objective.of_codes(&batch, &self.codebook, done, &mut rng);
+            (sum, Some(nearest))
+        };
+        let Some(total) = sum.total() else { return Err(setting("losses", "a weight above 0 in this phase", "none")) };
+        total.backward();
+        let loss = torch::number(total);
+        if !loss.is_finite() {
+            return Err(Error::format("training", format!("the loss of step {step} is {loss}")));
+        }
+        let (factor, beta1) = phase.schedule.at(done, phase.steps);
+        let norm = self.optimiser.step(&self.params, phase.lr * factor, beta1, phase.clip);
+        let mut line = json!({ "step": step + 1, "phase": name, "loss": loss, "lr": phase.lr * factor, "grad_norm": norm, "parts": sum.parts });
+        if let Some(nearest) = nearest {
+            let dim = config.encoder.dim as i64;
+            self.codebook.follow(&features.reshape([-1, dim]), &nearest, done, phase.steps, &mut rng);
+            line["resets"] = self.codebook.resets().into();
+        }
+        Ok(line)
+    }
+
+    /// Between the phases: the codebook starts from the features, the optimiser anew.
+    fn begin_codes(&mut self) -> Result<()> {
+        let mut rng = Rng::new(self.config.seed, "kmeans", 0);
+        let mut features = Vec::new();
+        for _ in 0..self.config.quantizer.kmeans_passes.max(1) {
+            let clips: Vec<usize> = (0..self.train.len()).collect();
+            for part in clips.chunks(64) {
+                let inputs = self.augmented(part, &mut rng)?;
+                features.push(tch::no_grad(|| self.encoder.forward(&inputs).flatten(0, 1)));
+            }
+        }
+        self.codebook.start(&Tensor::cat(&features, 0), &mut rng);
+        self.optimiser = optimiser(&self.params, &self.config.codes);
+        Ok(())
+    }
+
+    /// Inputs [clips, frames, inputs] of changed training clips.
+    fn augmented(&self, clips: &[usize], rng: &mut Rng) -> Result<Tensor> {
+        let mut all = Vec::new();
+        for clip in clips {
+            all.extend(self.train.augmented(&self.config.augment, &self.preprocess, *clip, rng)?);
+        }
+        Ok(tensor(&all, &[clips.len() as i64, self.preprocess.frames as i64, self.preprocess.features() as i64], self.params.device()))
+    }
+
+    /// Features [clips, w, dim] of all plain clips of a set.
+    fn plain_features(&self, set: &ClipSet) -> Result<Tensor> {
+        let mut all = Vec::new();
+        for clips in (0..set.len()).collect::<Vec<_>>().chunks(64) {
+            let mut inputs = Vec::new();
+            for clip in clips {
+                inputs.extend(set.plain(&self.preprocess, *clip)?);
+            }
+            let shape = [clips.len() as i64, self.preprocess.frames as i64, self.preprocess.features() as i64];
+            all.push(tch::no_grad(|| self.encoder.forward(&tensor(&inputs, &shape, self.params.device()))));
+        }
+        Ok(Tensor::cat(&all, 0))
+    }
+
+    /// Rounds, measures, writes.
+    fn finish(mut self, path: &Path, settings: &str) -> Result<Value> {
+        self.encoder.round();
+        let codes = self.codebook.tangent().detach();
+        let quantised = |features: &Tensor| -> (Vec<u16>, Tensor) {
+            let nearest = self.codebook.quantize(&features.flatten(0, 1)).0;
+            let tokens = Vec::<i64>::try_from(&nearest).unwrap_or_default().into_iter().map(|t| t as u16).collect();
+            (tokens, codes.index_select(0, &nearest).view_as(features))
+        };
+        let labels = |set: &ClipSet| -> Tensor {
+            let all: Vec<i64> = set.labels().iter().map(|l| *l as i64).collect();
+            Tensor::from_slice(&all).to_device(self.params.device())
+        };
+        let train = self.plain_features(&self.train)?;
+        let (tokens, train_codes) = quantised(&train);
+        let clip = f64::from(self.config.quantizer.clip);
+        let norms = train.square().sum_dim_intlist([-1i64].as_slice(), false, Kind::Float).sqrt();
+        let clipped = norms.ge(clip * 0.999).to_kind(Kind::Float).mean(Kind::Float);
+        let mut summary = json!({
+            "step": self.steps(), "phase": "final", "clips": self.train.len(), "validation_clips": self.validation.len(),
+            "train_usage": Health::of(&tokens, self.config.quantizer.codes), "resets": self.codebook.resets(),
+            "gain": self.encoder.gain(), "features_on_the_clip": torch::number(&clipped),
+        });
+        if !self.validation.is_empty() {
+            let validation = self.plain_features(&self.validation)?;
+            let (tokens, validation_codes) = quantised(&validation);
+            let (classes, segments) = (self.train.classes.len(), self.config.losses.head_segments);
+            let (y, z) = (labels(&self.train), labels(&self.validation));
+            summary["validation_usage"] = json!(Health::of(&tokens, self.config.quantizer.codes));
+            summary["probe_features"] = probe::accuracy((&train, &y), (&validation, &z), classes, segments).into();
+            summary["probe_tokens"] = probe::accuracy((&train_codes, &y), (&validation_codes, &z), classes, segments).into();
+            if let Some(head) = self.objective.head() {
+                summary["head_features"] = probe::hits(&head.forward(&validation, false), &z).into();
+                summary["head_tokens"] = probe::hits(&head.forward(&validation_codes, false), &z).into();
+            }
+        }
+        let mut tensors = self.encoder.export()?;
+        tensors.push(("quantizer.tangent".to_owned(), vec![self.config.quantizer.codes, self.config.encoder.dim], values(&codes)?, Store::F32));
+        let meta = Stage1Meta {
+            preprocess: self.preprocess.clone(),
+            encoder: self.encoder.config().clone(),
+            quantizer: QuantizerConfig {
+                codes: self.config.quantizer.codes,
+                dim: self.config.encoder.dim,
+                geometry: self.config.quantizer.geometry,
+                gain: self.encoder.gain(),
+                clip: self.config.quantizer.clip,
+            },
+            provenance: [("settings".to_owned(), settings.to_owned()), ("metrics".to_owned(), summary.to_string())].into(),
+        };
+        artifacts::write(path, &meta, &tensors)?;
+        Ok(summary)
+    }
+}
+
+fn optimiser(params: &Params, phase: &Phase) -> AdamW {
+    let group = |prefix: &str, weight_decay| Group { prefix: prefix.to_owned(), lr_factor: 1.0, weight_decay };
+    AdamW::new(params, phase.betas, vec![group(codebook::NAME, 0.0), group("", phase.weight_decay)])
+}

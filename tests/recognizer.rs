@@ -1,0 +1,319 @@
+//! The recogniser on the tiny model: exact scores, the same bits for any threads and batches, replaced labels, and calls that fail.
+
+#[path = "common/golden.rs"]
+mod golden;
+#[path = "common/shared.rs"]
+mod shared;
+#[path = "common/tiny.rs"]
+mod tiny;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use llmar::Error;
+use llmar::checkpoint::{Metadata, write_checkpoint};
+use llmar::control::{CancelToken, Control};
+use llmar::device::{Device, Scheme};
+use llmar::llama::{KvCache, Workspace};
+use llmar::motion::ActionSentence;
+use llmar::recognizer::{Model, OpenOptions, Options, Recognition, Recognizer};
+use llmar::skeleton::{Clip, Timing};
+use llmar::text::PROBABILITY_TOLERANCE;
+use tiny::Random;
+
+const JOINTS: usize = 20;
+
+fn model(scheme: Scheme) -> Arc<Model> {
+    Model::from_bytes(&tiny::bytes(scheme), OpenOptions::default()).unwrap()
+}
+
+/// The tiny model with other metadata.
+fn changed(scheme: Scheme, change: impl FnOnce(&mut Metadata)) -> llmar::Result<Arc<Model>> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("changed.llmar");
+    let mut metadata = tiny::metadata(scheme);
+    change(&mut metadata);
+    write_checkpoint(&path, &metadata, &tiny::tensors(scheme))?;
+    Model::from_bytes(&std::fs::read(path).unwrap(), OpenOptions::default())
+}
+
+fn recognizer(model: &Arc<Model>, threads: usize, top_k: usize) -> Recognizer {
+    Recognizer::new(Arc::clone(model), Options { threads, top_k, unknown_below: None }).unwrap()
+}
+
+/// Joints [frames, 1, 20, 3] of a random walk; every seed another.
+fn motion(seed: u64, frames: usize) -> Vec<f32> {
+    let mut random = Random(seed);
+    let mut joints = random.values(JOINTS * 3, 0.5);
+    for at in JOINTS * 3..frames * JOINTS * 3 {
+        joints.push(joints[at - JOINTS * 3] + random.next_f32() * 0.1);
+    }
+    joints
+}
+
+fn clip(joints: &[f32]) -> Clip<'_> {
+    Clip {
+        joints,
+        frames: joints.len() / (JOINTS * 3),
+        persons: 1,
+        joints_per_person: JOINTS,
+        coords: 3,
+        timing: Timing::Unknown,
+        layout: "kinect1_20",
+        valid: None,
+    }
+}
+
+/// Labels with the bits of score and probability, tokens, bits of `missing`, unknown.
+type Bits = (Vec<(usize, u32, u32)>, Vec<u16>, u32, bool);
+
+/// Everything of an answer that must be equal bit for bit.
+fn bits(answer: &Recognition) -> Bits {
+    let top = answer.top.iter().zip(&answer.probabilities).map(|(s, p)| (s.label, s.log_prob.to_bits(), p.to_bits())).collect();
+    (top, answer.sentence.tokens.clone(), answer.missing.to_bits(), answer.unknown)
+}
+
+fn random_sentence(seed: u64, len: usize) -> ActionSentence {
+    let mut random = Random(seed);
+    ActionSentence { tokens: (0..len).map(|_| ((random.next_f32() + 1.0) * 16.0) as u16).map(|t| t.min(31)).collect() }
+}
+
+/// log p(label, EOS | prompt) the long way: the whole text of each label from its first token, in a cache of its own.
+fn naive_scores(model: &Model, prefix: &[u32], sentence: &ActionSentence, suffix: &[u32], labels: &[Vec<u32>]) -> Vec<f64> {
+    let (llama, device) = (model.llama(), Device::cpu(1).unwrap());
+    let (hidden, vocab) = (llama.config.hidden_size, llama.config.vocab_size);
+    let eos = model.metadata().prompt.eos_id;
+    let embed = |ids: &[u32]| {
+        let mut x = vec![0.0; ids.len() * hidden];
+        llama.embed(ids, &mut x);
+        x
+    };
+    let score = |label: &Vec<u32>| {
+        let mut x = embed(prefix);
+        sentence.tokens.iter().for_each(|&t| x.extend_from_slice(model.quantizer().embedding(t)));
+        x.extend(embed(suffix));
+        let prompt = x.len() / hidden;
+        x.extend(embed(label));
+        let n = x.len() / hidden;
+        let mut cache = KvCache::new(&llama.config, n);
+        let mut workspace = Workspace::default();
+        llama.forward(&device, &golden::causal(0..n as u32), &mut x, &mut cache, &mut workspace, &Control::default()).unwrap();
+        let mut logits = vec![0.0; n * vocab];
+        llama.logits(&device, &x, &mut logits, &mut workspace);
+        let log_p = |row: usize, id: u32| {
+            let row = &logits[row * vocab..(row + 1) * vocab];
+            let sum: f64 = row.iter().map(|&l| f64::from(l).exp()).sum();
+            f64::from(row[id as usize]) - sum.ln()
+        };
+        label.iter().chain([&eos]).enumerate().map(|(i, &id)| log_p(prompt - 1 + i, id)).sum()
+    };
+    labels.iter().map(score).collect()
+}
+
+#[test]
+fn scores_are_those_of_every_label_spelled_out() {
+    for scheme in tiny::SCHEMES {
+        let model = model(scheme);
+        let mut recognizer = recognizer(&model, 1, 0);
+        let sentences = [random_sentence(1, 8), random_sentence(2, 3), random_sentence(3, 20)];
+        let got = recognizer.score_sentences(&sentences, &Control::default()).unwrap();
+        let metadata = model.metadata();
+        let labels: Vec<_> = metadata.labels.iter().map(|l| l.ids.clone()).collect();
+        for (sentence, got) in sentences.iter().zip(&got) {
+            let want = naive_scores(&model, &metadata.prompt.prefix_ids, sentence, &metadata.prompt.suffix_ids, &labels);
+            for (got, want) in got.iter().zip(&want) {
+                assert!((f64::from(*got) - want).abs() <= 1e-5 * want.abs(), "{scheme:?}: {got} against {want}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_ranking_is_that_of_all_scores() {
+    let temperature = 2.5;
+    let model = changed(Scheme::F32, |m| m.calibration.temperature = temperature).unwrap();
+    let joints = motion(5, 40);
+    for top_k in 1..=5 {
+        let mut recognizer = recognizer(&model, 1, top_k);
+        let answer = recognizer.recognize(&clip(&joints), &Control::default()).unwrap();
+        let scores = recognizer.score_sentences(std::slice::from_ref(&answer.sentence), &Control::default()).unwrap().remove(0);
+        let mut order: Vec<usize> = (0..scores.len()).collect();
+        order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
+        assert_eq!(answer.top.len(), top_k.min(4));
+        let total: f64 = scores.iter().map(|s| f64::from(s / temperature).exp()).sum();
+        for (place, (score, probability)) in answer.top.iter().zip(&answer.probabilities).enumerate() {
+            assert_eq!((score.label, score.log_prob), (order[place], scores[order[place]]));
+            let exact = f64::from(score.log_prob / temperature).exp() / total;
+            let allowed = if top_k >= 4 { 1e-6 } else { 0.5 * PROBABILITY_TOLERANCE + 1e-6 };
+            assert!((f64::from(*probability) - exact).abs() <= allowed, "{probability} against {exact}");
+        }
+        assert_eq!(answer.timings.prompt_rows, 8 + model.metadata().prompt.suffix_ids.len() as u64, "the prefix is not run again");
+        assert!(answer.timings.label_rows > 0 && answer.timings.label_ns > 0 && answer.timings.prompt_ns > 0);
+    }
+}
+
+#[test]
+fn threads_and_batches_do_not_change_a_bit() {
+    // More rows than one chunk holds, clips of several lengths.
+    let motions: Vec<_> = (0..24).map(|i| motion(100 + i, 5 + 7 * i as usize)).collect();
+    let clips: Vec<_> = motions.iter().map(|m| clip(m)).collect();
+    for scheme in tiny::SCHEMES {
+        let model = model(scheme);
+        for top_k in [1, 2, 4] {
+            let mut one = recognizer(&model, 1, top_k);
+            let want: Vec<_> = clips.iter().map(|c| bits(&one.recognize(c, &Control::default()).unwrap())).collect();
+            assert!(want.iter().any(|w| w.0 != want[0].0), "clips differ in their answers");
+            for threads in [1, 2, 4] {
+                let mut many = recognizer(&model, threads, top_k);
+                let got = many.recognize_batch(&clips, &Control::default()).unwrap();
+                assert_eq!(got.iter().map(bits).collect::<Vec<_>>(), want, "{scheme:?}, {threads} threads, top {top_k}");
+                assert_eq!(bits(&many.recognize(&clips[7], &Control::default()).unwrap()), want[7]);
+            }
+        }
+    }
+    assert!(recognizer(&model(Scheme::F32), 1, 0).recognize_batch(&[], &Control::default()).unwrap().is_empty());
+}
+
+#[test]
+fn one_model_serves_several_threads() {
+    fn shareable<T: Send + Sync>(_: &T) {}
+    let model = model(Scheme::Q8);
+    shareable(&model);
+    let joints = motion(9, 30);
+    let want = bits(&recognizer(&model, 1, 0).recognize(&clip(&joints), &Control::default()).unwrap());
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let mut own = recognizer(&model, 1, 0);
+                assert_eq!(bits(&own.recognize(&clip(&joints), &Control::default()).unwrap()), want);
+            });
+        }
+    });
+}
+
+#[test]
+fn replaced_labels_are_listed_in_the_prompt_and_scored() {
+    let model = model(Scheme::F32);
+    let mut recognizer = recognizer(&model, 1, 0);
+    let joints = motion(11, 30);
+    let before = bits(&recognizer.recognize(&clip(&joints), &Control::default()).unwrap());
+
+    let labels = ["jump", "jump rope", "wave", "ärmel hoch"];
+    recognizer.set_labels(&labels).unwrap();
+    assert_eq!(recognizer.labels(), labels);
+    let sentence = random_sentence(4, 8);
+    let got = recognizer.score_sentences(std::slice::from_ref(&sentence), &Control::default()).unwrap().remove(0);
+    let tokenizer = model.tokenizer().unwrap();
+    let suffix = tokenizer.encode_continuation(", please predict the corresponding action from [jump, jump rope, wave, ärmel hoch].");
+    let ids: Vec<_> = labels.iter().map(|l| tokenizer.encode_continuation(&format!(" {l}"))).collect();
+    let want = naive_scores(&model, &model.metadata().prompt.prefix_ids, &sentence, &suffix, &ids);
+    for (got, want) in got.iter().zip(&want) {
+        assert!((f64::from(*got) - want).abs() <= 1e-5 * want.abs(), "{got} against {want}");
+    }
+
+    // A refused list leaves the one before.
+    let long = "x".repeat(1_025);
+    let too_much: Vec<String> = (0..100).map(|i| format!("label {i}")).collect();
+    let too_much: Vec<&str> = too_much.iter().map(|l| &l[..]).collect();
+    let bad: [&[&str]; 6] = [&[], &["wave", ""], &["wave", " \t"], &["wave", "jump", "wave"], &["wave", &long], &too_much];
+    for labels in bad {
+        let error = recognizer.set_labels(labels).unwrap_err();
+        assert!(matches!(error, Error::InvalidArgument { .. } | Error::Limit { .. }), "{error}");
+    }
+    assert_eq!(recognizer.labels(), ["jump", "jump rope", "wave", "ärmel hoch"]);
+    // The end of an answer cannot be part of a label.
+    assert!(recognizer.set_labels(&["wave<|im_end|>", "jump"]).is_err());
+    assert_eq!(recognizer.score_sentences(&[sentence], &Control::default()).unwrap().remove(0), got);
+
+    recognizer.reset_labels().unwrap();
+    assert_eq!(recognizer.labels(), tiny::LABELS);
+    assert_eq!(bits(&recognizer.recognize(&clip(&joints), &Control::default()).unwrap()), before);
+}
+
+#[test]
+fn a_prompt_of_many_rows_runs_in_parts() {
+    // A list of labels that makes the suffix longer than one pass.
+    let model = changed(Scheme::F32, |m| m.llama.max_position_embeddings = 2_048).unwrap();
+    let mut recognizer = recognizer(&model, 2, 0);
+    let labels: Vec<String> = (0..60).map(|i| format!("action {i}")).collect();
+    let labels: Vec<&str> = labels.iter().map(|l| &l[..]).collect();
+    recognizer.set_labels(&labels).unwrap();
+    let sentences = [random_sentence(6, 8), random_sentence(7, 9)];
+    let got = recognizer.score_sentences(&sentences, &Control::default()).unwrap();
+    let tokenizer = model.tokenizer().unwrap();
+    let suffix = tokenizer.encode_continuation(&format!(", please predict the corresponding action from [{}].", labels.join(", ")));
+    assert!(suffix.len() > 256, "{} rows", suffix.len());
+    let ids: Vec<_> = labels.iter().take(3).map(|l| tokenizer.encode_continuation(&format!(" {l}"))).collect();
+    for (sentence, got) in sentences.iter().zip(&got) {
+        let want = naive_scores(&model, &model.metadata().prompt.prefix_ids, sentence, &suffix, &ids);
+        for (got, want) in got.iter().zip(&want) {
+            assert!((f64::from(*got) - want).abs() <= 1e-5 * want.abs(), "{got} against {want}");
+        }
+    }
+}
+
+#[test]
+fn a_stopped_or_failed_call_leaves_the_recogniser_usable() {
+    let model = model(Scheme::Q4);
+    let mut recognizer = recognizer(&model, 2, 3);
+    let joints = motion(13, 30);
+    let control = Control::default();
+    let want = bits(&recognizer.recognize(&clip(&joints), &control).unwrap());
+
+    let cancel = CancelToken::default();
+    let cancelled = Control { cancel: Some(cancel.clone()), deadline: None };
+    cancel.request();
+    assert!(matches!(recognizer.recognize(&clip(&joints), &cancelled), Err(Error::Cancelled)));
+    assert!(matches!(recognizer.score_sentences(&[random_sentence(1, 8)], &cancelled), Err(Error::Cancelled)));
+    cancel.clear();
+    assert_eq!(bits(&recognizer.recognize(&clip(&joints), &cancelled).unwrap()), want);
+
+    // Deadlines that fall anywhere into the call: the answer is right or there is none.
+    for microseconds in (0..4_000).step_by(100) {
+        let deadline = Control { cancel: None, deadline: Some(Instant::now() + Duration::from_micros(microseconds)) };
+        match recognizer.recognize(&clip(&joints), &deadline) {
+            Ok(answer) => assert_eq!(bits(&answer), want),
+            Err(error) => assert!(matches!(error, Error::DeadlineExceeded), "{error}"),
+        }
+        assert_eq!(bits(&recognizer.recognize(&clip(&joints), &control).unwrap()), want);
+    }
+
+    let broken = vec![f32::NAN; joints.len()];
+    let error = recognizer.recognize_batch(&[clip(&joints), clip(&broken)], &control).unwrap_err();
+    assert!(matches!(&error, Error::Clip { index: 1, source } if matches!(**source, Error::EmptyClip { .. })), "{error}");
+    assert!(matches!(recognizer.recognize(&clip(&broken), &control), Err(Error::EmptyClip { .. })));
+    for sentence in [ActionSentence { tokens: Vec::new() }, ActionSentence { tokens: vec![32] }, random_sentence(1, 300)] {
+        let error = recognizer.score_sentences(&[random_sentence(1, 8), sentence], &control).unwrap_err();
+        assert!(matches!(error, Error::InvalidArgument { .. } | Error::Limit { .. }), "{error}");
+    }
+    assert_eq!(bits(&recognizer.recognize(&clip(&joints), &control).unwrap()), want);
+}
+
+#[test]
+fn options_outside_their_ranges_are_refused() {
+    let model = model(Scheme::F32);
+    let new = |options| Recognizer::new(Arc::clone(&model), options);
+    assert!(matches!(new(Options { threads: 257, ..Options::default() }), Err(Error::Limit { limit: 256, got: 257, .. })));
+    for threshold in [-0.1, 1.1, f32::NAN, f32::INFINITY] {
+        assert!(matches!(new(Options { unknown_below: Some(threshold), ..Options::default() }), Err(Error::InvalidArgument { .. })));
+    }
+    let joints = motion(17, 30);
+    for (threshold, unknown) in [(0.0, false), (1.0, true)] {
+        let mut recognizer = new(Options { unknown_below: Some(threshold), ..Options::default() }).unwrap();
+        assert_eq!(recognizer.recognize(&clip(&joints), &Control::default()).unwrap().unknown, unknown);
+    }
+}
+
+#[test]
+fn a_model_too_short_for_its_prompt_is_refused() {
+    let open = |positions| {
+        let model = changed(Scheme::F32, |m| m.llama.max_position_embeddings = positions)?;
+        Recognizer::new(model, Options::default()).map(drop)
+    };
+    let m = tiny::metadata(Scheme::F32);
+    let longest = m.labels.iter().map(|l| l.ids.len()).max().unwrap();
+    let needed = m.prompt.prefix_ids.len() + tiny::FRAMES / 4 + m.prompt.suffix_ids.len() + longest;
+    open(needed).unwrap();
+    let error = open(needed - 1).unwrap_err();
+    assert!(matches!(error, Error::Limit { .. } | Error::Format { .. }), "{error}");
+}
