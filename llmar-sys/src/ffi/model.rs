@@ -8,8 +8,8 @@ use super::args;
 use super::fence::{Poison, PoisonGuard, fence, fence_void};
 use super::log::{LLMAR_LOG_INFO, log};
 use super::status::{
-    Failure, LLMAR_ERROR_INVALID_ARGUMENT, LLMAR_ERROR_INVALID_ENUM, LLMAR_ERROR_LIMIT, LLMAR_ERROR_NULL_POINTER, LLMAR_ERROR_OUT_OF_MEMORY,
-    LLMAR_ERROR_READER, llmar_status,
+    Failure, LLMAR_ERROR_INVALID_ARGUMENT, LLMAR_ERROR_INVALID_ENUM, LLMAR_ERROR_LIMIT, LLMAR_ERROR_NULL_POINTER,
+    LLMAR_ERROR_OUT_OF_MEMORY, LLMAR_ERROR_READER, llmar_status,
 };
 use super::types::{
     LLMAR_MODEL_BORROW, LLMAR_MODEL_VERIFY, LLMAR_NAME_BYTES, LLMAR_SCHEME_F16, LLMAR_SCHEME_F32, LLMAR_SCHEME_Q4, LLMAR_SCHEME_Q8,
@@ -268,7 +268,9 @@ unsafe fn read_all(reader: &llmar_reader) -> Result<Vec<u8>, Failure> {
         // With a promise, one byte more is asked for than it says: a longer source must show.
         let want = promised.map_or(STEP, |size| (size - bytes.len() as u64 + 1).min(STEP as u64) as usize);
         let old = bytes.len();
-        bytes.try_reserve(want).map_err(|_| Failure::new(LLMAR_ERROR_OUT_OF_MEMORY, format!("no memory after {old} bytes of the reader")))?;
+        bytes
+            .try_reserve(want)
+            .map_err(|_| Failure::new(LLMAR_ERROR_OUT_OF_MEMORY, format!("no memory after {old} bytes of the reader")))?;
         bytes.resize(old + want, 0u8);
         // SAFETY: `want` writable bytes; the rest is the caller's promise.
         let got = unsafe { read(reader.user, bytes[old..].as_mut_ptr().cast(), want) };
@@ -278,7 +280,9 @@ unsafe fn read_all(reader: &llmar_reader) -> Result<Vec<u8>, Failure> {
         }
         bytes.truncate(old + got);
         match promised {
-            Some(size) if bytes.len() as u64 > size => return Err(broken(format!("gave more than the {size} bytes that reader->size told"))),
+            Some(size) if bytes.len() as u64 > size => {
+                return Err(broken(format!("gave more than the {size} bytes that reader->size told")));
+            }
             Some(size) if got == 0 && (bytes.len() as u64) < size => {
                 return Err(broken(format!("ended after {old} of the {size} bytes that reader->size told")));
             }
@@ -376,7 +380,9 @@ mod tests {
 
     #[test]
     fn readers_that_keep_their_word() {
-        for (at_once, size) in [(1, None), (7, Some(says_10_000 as _)), (usize::MAX, Some(cannot_say as _)), (10_000, Some(says_10_000 as _))] {
+        for (at_once, size) in
+            [(1, None), (7, Some(says_10_000 as _)), (usize::MAX, Some(cannot_say as _)), (10_000, Some(says_10_000 as _))]
+        {
             let bytes = run(10_000, at_once, usize::MAX, size).unwrap();
             assert!(bytes.len() == 10_000 && bytes.iter().enumerate().all(|(i, b)| usize::from(*b) == i % 251));
         }

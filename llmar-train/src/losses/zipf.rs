@@ -36,7 +36,13 @@ mod tests {
         let collapsed = number(&loss(&Tensor::from_slice(&one)));
         assert!((collapsed - 0.588).abs() < 5e-4, "one code {collapsed}");
         // A perfect Zipf source, 4,096 tokens.
-        let cumulative: Vec<f64> = target(512).iter().scan(0.0, |sum, p| { *sum += p; Some(*sum) }).collect();
+        let cumulative: Vec<f64> = target(512)
+            .iter()
+            .scan(0.0, |sum, p| {
+                *sum += p;
+                Some(*sum)
+            })
+            .collect();
         let mut rng = Rng::new(3, "zipf", 0);
         let mut counts = vec![0f32; 512];
         for _ in 0..4096 {
