@@ -262,9 +262,11 @@ mod tests {
         assert_eq!(summary.missing.by_joint, BTreeMap::from([(joints[0].clone(), 1), (joints[5].clone(), 2)]));
 
         let text = for_people(&summary);
-        for part in
-            ["set: 4 clips, 3 classes, layout coco17 (17 joints, 2D), 15 frames", "sit down               3    1    2", "split s: 2 train, 2 test"]
-        {
+        for part in [
+            "set: 4 clips, 3 classes, layout coco17 (17 joints, 2D), 15 frames",
+            "sit down               3    1    2",
+            "split s: 2 train, 2 test",
+        ] {
             assert!(text.contains(part), "{part:?} is not in\n{text}");
         }
         let json: serde_json::Value = serde_json::from_str(&serde_json::to_string(&summary).unwrap()).unwrap();
