@@ -116,7 +116,9 @@ fn example_recognize() {
     let (code, out, err) = run(&[&model, &path("odd.txt"), &path("cut.txt"), &path("walk.txt")]);
     assert_eq!((code, out.lines().count(), err.lines().count()), (Some(1), 1, 2), "{err}");
     assert!(err.contains("odd.txt: llmar_recognize_clip: ") && err.contains("no_such_layout"), "{err}");
-    for arguments in [&[][..], &[&model], &["--threads", "many", &model, "x"], &[&path("walk.txt"), &path("walk.txt")], &["/nowhere", "x"]] {
+    let walk = path("walk.txt");
+    let wrong: [&[&str]; 5] = [&[], &[&model], &["--threads", "many", &model, "x"], &[&walk, &walk], &["/nowhere", "x"]];
+    for arguments in wrong {
         let (code, out, err) = run(arguments);
         assert_eq!((code, out.as_str()), (Some(2), ""), "{arguments:?}");
         assert!(!err.is_empty());

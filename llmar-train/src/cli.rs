@@ -140,9 +140,6 @@ pub struct EvaluateArgs {
     /// Worker threads; 0 computes on the calling thread
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub threads: usize,
-    /// Fit temperature and threshold on these clips and print them
-    #[arg(long)]
-    pub calibrate_out: bool,
 }
 
 /// The two sides of a split.

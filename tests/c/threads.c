@@ -1,4 +1,6 @@
 /* Several threads: cancelling, sharing a model, and a recogniser used by two at once. Argument: MODEL. SPDX-License-Identifier: MIT OR Apache-2.0 */
+#define _POSIX_C_SOURCE 200809L /* nanosleep */
+
 #include <pthread.h>
 #include <stdatomic.h>
 #include <time.h>
