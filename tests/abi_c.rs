@@ -42,7 +42,9 @@ fn check(build: Build, sources: &[&str], arguments: impl FnOnce(&Path) -> Vec<St
         Build::Sanitized => Command::new(&program),
         Build::Plain => {
             let mut valgrind = Command::new("valgrind");
-            valgrind.args(["--quiet", "--error-exitcode=99", "--leak-check=full", "--errors-for-leak-kinds=definite"]).arg(&program);
+            valgrind.args(["--quiet", "--error-exitcode=99", "--leak-check=full"]);
+            valgrind.args(["--show-leak-kinds=definite", "--errors-for-leak-kinds=definite"]);
+            valgrind.arg(format!("--suppressions={}", cdylib::root().join("tests/c/valgrind.supp").display())).arg(&program);
             valgrind
         }
     };

@@ -179,13 +179,13 @@ pub(super) unsafe fn versioned_array<T: Versioned>(ptr: *const T, count: usize, 
         // SAFETY: inside the caller's array.
         let element = unsafe { ptr.byte_add(i * stride) };
         // SAFETY: the caller's promise.
-        let value = unsafe { versioned(element, &what) }?;
-        // SAFETY: just read.
         let size = unsafe { struct_size(element, &what) }?;
         if size != stride {
             let detail = format!("{what}: expected struct_size {stride} as in the first element, got {size}");
             return Err(Failure::new(LLMAR_ERROR_STRUCT_SIZE, detail));
         }
+        // SAFETY: the caller's promise.
+        let value = unsafe { versioned(element, &what) }?;
         elements.push((element, value));
     }
     Ok(elements)
