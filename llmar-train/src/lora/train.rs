@@ -28,7 +28,9 @@ const SNAPSHOT: &str = "adapter.state";
 
 /// The command `lora`.
 pub fn run(args: &LoraArgs) -> Result<()> {
-    let config: Config = crate::cli::read_config(&args.config, &args.set)?;
+    let mut config: Config = crate::cli::read_config(&args.config, &args.set)?;
+    config.base = args.base.clone().unwrap_or(config.base);
+    config.stage1 = args.stage1.clone().unwrap_or(config.stage1);
     let summary = train(&config, &args.out, args.resume)?;
     println!("{summary:#}");
     Ok(())
@@ -63,7 +65,7 @@ pub fn train(config: &Config, out: &Path, resume: bool) -> Result<Value> {
         }
     }
     bar.finish_and_clear();
-    let summary = run.finish(&out.join(ARTIFACT), &settings)?;
+    let summary = run.finish(&out.join(ARTIFACT))?;
     metrics.write(&summary)?;
     Ok(summary)
 }
@@ -215,7 +217,7 @@ impl<'a> Run<'a> {
     }
 
     /// Takes the best parameters back where validation chose them, rounds, measures, writes.
-    fn finish(mut self, path: &Path, settings: &str) -> Result<Value> {
+    fn finish(mut self, path: &Path) -> Result<Value> {
         if self.config.train.patience > 0
             && let Some((_, best)) = &self.best
         {
@@ -246,7 +248,7 @@ impl<'a> Run<'a> {
             calibration: Calibration { temperature, unknown_below: self.config.calibration.unknown_below },
             stage1_sha256: self.stage1.sha256.clone(),
             base_source_sha256: self.base.source_sha256.clone(),
-            provenance: [("settings".to_owned(), settings.to_owned()), ("metrics".to_owned(), summary.to_string())].into(),
+            provenance: [("settings".to_owned(), self.config.record()), ("metrics".to_owned(), summary.to_string())].into(),
         };
         let mut tensors = self.lora.export()?;
         let shape = codes.size().iter().map(|n| *n as usize).collect();

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::augment::Augment;
 use crate::error::Result;
 use crate::losses::{commit, mmd};
-use crate::torch::{Schedule, in_range, setting};
+use crate::torch::{Schedule, file_name, in_range, setting};
 
 /// All settings of a stage-1 run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -334,6 +334,14 @@ impl Phase {
 }
 
 impl Config {
+    /// The settings as JSON for a file's provenance: of paths only the file name, since folders are nobody else's business.
+    pub fn record(&self) -> String {
+        let mut own = self.clone();
+        own.data.archive = file_name(&own.data.archive);
+        own.losses.mmd_base = file_name(&own.losses.mmd_base);
+        serde_json::to_string(&own).unwrap_or_default()
+    }
+
     /// Every number is in its range and the parts fit together.
     pub fn check(&self) -> Result<()> {
         let (encoder, quantizer, losses) = (&self.encoder, &self.quantizer, &self.losses);

@@ -63,7 +63,7 @@ pub fn train(config: &Config, out: &Path, resume: bool) -> Result<Value> {
         }
     }
     bar.finish_and_clear();
-    let summary = run.finish(&out.join(ARTIFACT), &settings)?;
+    let summary = run.finish(&out.join(ARTIFACT))?;
     metrics.write(&summary)?;
     Ok(summary)
 }
@@ -205,7 +205,7 @@ impl<'a> Run<'a> {
     }
 
     /// Rounds, measures, writes.
-    fn finish(mut self, path: &Path, settings: &str) -> Result<Value> {
+    fn finish(mut self, path: &Path) -> Result<Value> {
         self.encoder.round();
         let codes = self.codebook.tangent().detach();
         let quantised = |features: &Tensor| -> (Vec<u16>, Tensor) {
@@ -257,7 +257,7 @@ impl<'a> Run<'a> {
                 gain: self.encoder.gain(),
                 clip: self.config.quantizer.clip,
             },
-            provenance: [("settings".to_owned(), settings.to_owned()), ("metrics".to_owned(), summary.to_string())].into(),
+            provenance: [("settings".to_owned(), self.config.record()), ("metrics".to_owned(), summary.to_string())].into(),
         };
         artifacts::write(path, &meta, &tensors)?;
         Ok(summary)
