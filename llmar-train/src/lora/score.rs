@@ -9,7 +9,14 @@ use crate::error::Result;
 
 /// log p(label, EOS | prompt) of every label for every sentence, [sentences][labels]. `codes` [codes, hidden] are the codes' embeddings;
 /// `at_once` sentences share a pass.
-pub fn scores(llama: &Llama, lora: Option<&Lora>, words: &Words, codes: &Tensor, sentences: &[Vec<u16>], at_once: usize) -> Result<Vec<Vec<f64>>> {
+pub fn scores(
+    llama: &Llama,
+    lora: Option<&Lora>,
+    words: &Words,
+    codes: &Tensor,
+    sentences: &[Vec<u16>],
+    at_once: usize,
+) -> Result<Vec<Vec<f64>>> {
     let mut out = Vec::with_capacity(sentences.len());
     for part in sentences.chunks(at_once.max(1)) {
         let (logits, inner) = tch::no_grad(|| {
@@ -137,7 +144,13 @@ mod tests {
             let z: Vec<f64> = (0..5).map(|_| f64::from(rng.normal()) * 1.5).collect();
             let p = probabilities(&z, 1.0);
             let mut draw = f64::from(rng.unit());
-            let label = p.iter().position(|p| { draw -= p; draw < 0.0 }).unwrap_or(4);
+            let label = p
+                .iter()
+                .position(|p| {
+                    draw -= p;
+                    draw < 0.0
+                })
+                .unwrap_or(4);
             scores.push(z.iter().map(|z| 3.0 * z).collect::<Vec<f64>>());
             labels.push(label);
         }

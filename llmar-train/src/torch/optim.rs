@@ -51,7 +51,11 @@ impl Schedule {
             Self::Cosine { warm_up } => {
                 let warm = warm_up * steps as f64;
                 let s = step as f64;
-                if s < warm { ((s + 1.0) / warm.max(1.0), None) } else { (cosine(1.0, 0.0, (s - warm) / (steps as f64 - warm).max(1.0)), None) }
+                if s < warm {
+                    ((s + 1.0) / warm.max(1.0), None)
+                } else {
+                    (cosine(1.0, 0.0, (s - warm) / (steps as f64 - warm).max(1.0)), None)
+                }
             }
             Self::Constant { warm_up_steps } => (((step + 1) as f64 / warm_up_steps.max(1) as f64).min(1.0), None),
         }
@@ -131,7 +135,8 @@ impl AdamW {
     pub fn restore(&mut self, params: &Params, saved: &BTreeMap<String, Tensor>) -> Result<()> {
         let find = |name: &str| saved.get(name).ok_or_else(|| Error::format("run state", format!("tensor {name} is missing")));
         let products = Vec::<f64>::try_from(find("optim.products")?)?;
-        [self.beta1_product, self.beta2_product] = products.try_into().map_err(|_| Error::format("run state", "optim.products: expected 2 numbers"))?;
+        [self.beta1_product, self.beta2_product] =
+            products.try_into().map_err(|_| Error::format("run state", "optim.products: expected 2 numbers"))?;
         tch::no_grad(|| {
             for ((name, _), (m, v)) in params.entries().zip(&mut self.moments) {
                 m.copy_(find(&format!("optim.first.{name}"))?);

@@ -155,7 +155,8 @@ impl<'a> Run<'a> {
         }
         let (factor, beta1) = phase.schedule.at(done, phase.steps);
         let norm = self.optimiser.step(&self.params, phase.lr * factor, beta1, phase.clip);
-        let mut line = json!({ "step": step + 1, "phase": name, "loss": loss, "lr": phase.lr * factor, "grad_norm": norm, "parts": sum.parts });
+        let mut line =
+            json!({ "step": step + 1, "phase": name, "loss": loss, "lr": phase.lr * factor, "grad_norm": norm, "parts": sum.parts });
         if let Some(nearest) = nearest {
             let dim = config.encoder.dim as i64;
             self.codebook.follow(&features.reshape([-1, dim]), &nearest, done, phase.steps, &mut rng);
@@ -240,7 +241,12 @@ impl<'a> Run<'a> {
             }
         }
         let mut tensors = self.encoder.export()?;
-        tensors.push(("quantizer.tangent".to_owned(), vec![self.config.quantizer.codes, self.config.encoder.dim], values(&codes)?, Store::F32));
+        tensors.push((
+            "quantizer.tangent".to_owned(),
+            vec![self.config.quantizer.codes, self.config.encoder.dim],
+            values(&codes)?,
+            Store::F32,
+        ));
         let meta = Stage1Meta {
             preprocess: self.preprocess.clone(),
             encoder: self.encoder.config().clone(),
