@@ -1,2 +1,128 @@
-//! x
-fn main(){}
+//! C and C++ programs (tests/c, examples/c) against libllmar.so and a tiny model: under the compilers' sanitizers, and under valgrind.
+
+#![cfg(target_os = "linux")]
+
+#[path = "common/cdylib.rs"]
+mod cdylib;
+#[path = "common/tiny.rs"]
+mod tiny;
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use cdylib::{Build, compile, have, run};
+use llmar::device::Scheme;
+use tempfile::TempDir;
+
+/// Whether `build` can be made here; otherwise says why `test` is skipped.
+fn can(test: &str, build: Build) -> bool {
+    let reason = match build {
+        Build::Plain if !have("valgrind") => "valgrind is missing",
+        _ if !have("cc") || !have("c++") => "no C and C++ compiler",
+        Build::Sanitized if !sanitizers() => "the compiler has no AddressSanitizer runtime",
+        _ => return true,
+    };
+    println!("SKIPPED {test}: {reason}");
+    false
+}
+
+fn sanitizers() -> bool {
+    let folder = tempfile::tempdir().unwrap();
+    let (source, out) = (folder.path().join("probe.c"), folder.path().join("probe"));
+    fs::write(&source, "int main(void) { return 0; }\n").unwrap();
+    Command::new("cc").arg("-fsanitize=address,undefined").arg(source).arg("-o").arg(out).output().is_ok_and(|o| o.status.success())
+}
+
+/// Builds a program and runs it on the tiny model; it must end with 0 and print nothing.
+fn check(build: Build, sources: &[&str], arguments: impl FnOnce(&Path) -> Vec<String>) {
+    let folder = tempfile::tempdir().unwrap();
+    let program = compile(sources, folder.path(), build);
+    let mut command = match build {
+        Build::Sanitized => Command::new(&program),
+        Build::Plain => {
+            let mut valgrind = Command::new("valgrind");
+            valgrind.args(["--quiet", "--error-exitcode=99", "--leak-check=full"]);
+            valgrind.args(["--show-leak-kinds=definite", "--errors-for-leak-kinds=definite"]);
+            valgrind.arg(format!("--suppressions={}", cdylib::root().join("tests/c/valgrind.supp").display())).arg(&program);
+            valgrind
+        }
+    };
+    command.args(arguments(folder.path()));
+    command.env("UBSAN_OPTIONS", "print_stacktrace=1");
+    assert_eq!(run(&mut command), "");
+}
+
+fn model(folder: &Path) -> Vec<String> {
+    vec![tiny::file_in(folder, Scheme::Q8).display().to_string()]
+}
+
+fn model_and_folder(folder: &Path) -> Vec<String> {
+    let mut arguments = model(folder);
+    arguments.push(folder.display().to_string());
+    arguments
+}
+
+/// One test a program and build, so that each is named when it fails or is skipped.
+macro_rules! programs {
+    ($($name:ident: $build:expr, $sources:expr, $arguments:expr;)*) => {$(
+        #[test]
+        fn $name() {
+            if can(stringify!($name), $build) {
+                check($build, &$sources, $arguments);
+            }
+        }
+    )*};
+}
+
+programs! {
+    sanitized_layout: Build::Sanitized, ["tests/c/layout.c"], |_| Vec::new();
+    sanitized_open: Build::Sanitized, ["tests/c/open.c"], model_and_folder;
+    sanitized_misuse: Build::Sanitized, ["tests/c/misuse.c"], model;
+    sanitized_answers: Build::Sanitized, ["tests/c/answers.c"], model;
+    sanitized_threads: Build::Sanitized, ["tests/c/threads.c"], model;
+    sanitized_cpp: Build::Sanitized, ["tests/c/smoke.cpp"], model;
+    sanitized_clip_text: Build::Sanitized, ["tests/c/clip_text_test.c", "examples/c/clip_text.c"], |folder| vec![folder.display().to_string()];
+    valgrind_misuse: Build::Plain, ["tests/c/misuse.c"], model;
+    valgrind_answers: Build::Plain, ["tests/c/answers.c"], model;
+    valgrind_threads: Build::Plain, ["tests/c/threads.c"], model;
+    valgrind_cpp: Build::Plain, ["tests/c/smoke.cpp"], model;
+}
+
+/// The example as a user runs it: what it prints, and how it fails.
+#[test]
+fn example_recognize() {
+    if !can("example_recognize", Build::Sanitized) {
+        return;
+    }
+    let folder: TempDir = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let program = compile(&["examples/c/recognize.c", "examples/c/clip_text.c"], folder.path(), Build::Sanitized);
+    let model = tiny::file_in(folder.path(), Scheme::Q8).display().to_string();
+    let mut random = tiny::Random(7);
+    let body: String = (0..30 * 20 * 3).map(|i| if i == 4 { "nan ".to_owned() } else { format!("{} ", random.next_f32()) }).collect();
+    fs::write(path("walk.txt"), format!("kinect1_20 30 1 20 3 30\n{body}\n")).unwrap();
+    fs::write(path("odd.txt"), format!("no_such_layout 30 1 20 3 30\n{body}\n")).unwrap();
+    fs::write(path("cut.txt"), "kinect1_20 30 1 20 3 30\n1 2 3\n").unwrap();
+
+    let run = |arguments: &[&str]| {
+        let output = Command::new(&program).args(arguments).output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    let (code, out, err) = run(&["--threads", "2", &model, &path("walk.txt")]);
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    assert!(out.starts_with("walk.txt") && out.matches(" %").count() == 4 && out.contains("missing 0.2 %") && out.contains(" ms"), "{out}");
+    assert!(tiny::LABELS.iter().filter(|label| out.contains(*label)).count() >= 3, "{out}");
+
+    let (code, out, err) = run(&[&model, &path("odd.txt"), &path("cut.txt"), &path("walk.txt")]);
+    assert_eq!((code, out.lines().count(), err.lines().count()), (Some(1), 1, 2), "{err}");
+    assert!(err.contains("odd.txt: llmar_recognize_clip: ") && err.contains("no_such_layout"), "{err}");
+    let walk = path("walk.txt");
+    let wrong: [&[&str]; 5] = [&[], &[&model], &["--threads", "many", &model, "x"], &[&walk, &walk], &["/nowhere", "x"]];
+    for arguments in wrong {
+        let (code, out, err) = run(arguments);
+        assert_eq!((code, out.as_str()), (Some(2), ""), "{arguments:?}");
+        assert!(!err.is_empty());
+    }
+}

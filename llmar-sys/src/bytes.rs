@@ -24,6 +24,45 @@ struct AlignedBytes {
 #[repr(C, align(64))]
 struct CacheLine([u8; 64]);
 
+/// Memory that grows while it is filled and then becomes [`Bytes`] without a copy. Running out of memory is an error here, not an abort.
+#[derive(Debug, Default)]
+pub struct BytesBuilder {
+    lines: Vec<CacheLine>,
+    len: usize,
+}
+
+impl BytesBuilder {
+    /// Room for `extra` bytes behind those that are filled; its content has no meaning.
+    pub fn spare(&mut self, extra: usize) -> std::result::Result<&mut [u8], std::collections::TryReserveError> {
+        let end = self.len.saturating_add(extra);
+        let missing = end.div_ceil(64).saturating_sub(self.lines.len());
+        self.lines.try_reserve(missing)?;
+        self.lines.resize(self.lines.len() + missing, CacheLine([0; 64]));
+        Ok(&mut bytemuck::cast_slice_mut(&mut self.lines)[self.len..end])
+    }
+
+    /// Counts the first `filled` bytes of the last [`spare`](Self::spare) as filled.
+    pub fn fill(&mut self, filled: usize) {
+        self.len = self.len.saturating_add(filled).min(self.lines.len() * 64);
+    }
+
+    /// Number of filled bytes.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether no byte is filled.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The filled bytes.
+    pub fn finish(self) -> Bytes {
+        let owned = AlignedBytes { lines: self.lines, len: self.len };
+        Bytes { range: 0..self.len, owner: Arc::new(Owner::Owned(owned)) }
+    }
+}
+
 /// A range of shared, immutable bytes. Cloning is cheap; the owner lives as long as any view of it.
 #[derive(Clone, Debug)]
 pub struct Bytes {

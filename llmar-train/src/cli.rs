@@ -146,9 +146,6 @@ pub struct EvaluateArgs {
     /// Worker threads; 0 computes on the calling thread
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub threads: usize,
-    /// Fit temperature and threshold on these clips and print them
-    #[arg(long)]
-    pub calibrate_out: bool,
 }
 
 /// The two sides of a split.
@@ -256,5 +253,69 @@ pub fn run(cli: &Cli) -> Result<()> {
         Command::Lora(_) => Err(Error::NotBuilt { command: "lora" }),
         Command::Export(args) => crate::export::run(args),
         Command::Evaluate(args) => crate::evaluate::run(args),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_stages_take_the_arguments_that_the_manual_names() {
+        let parse = |line: &str| Cli::try_parse_from(line.split(' ')).map(|cli| cli.command);
+        let line = "llmar-train evaluate --model m.llmar --data d.safetensors --split cross_subject --json";
+        let Ok(Command::Evaluate(args)) = parse(line) else { panic!("{line}") };
+        assert_eq!((args.split.as_str(), args.part, args.json, args.threads), ("cross_subject", Part::Test, true, 0));
+        let line = "llmar-train export --base b --stage1 s --adapter a --scheme q4 --out m";
+        let Ok(Command::Export(args)) = parse(line) else { panic!("{line}") };
+        assert_eq!(Scheme::from(args.scheme), Scheme::Q4);
+        let line = "llmar-train lora c.toml --set a.b=1 --set c=x=y --out run --resume";
+        let Ok(Command::Lora(args)) = parse(line) else { panic!("{line}") };
+        let set: Vec<_> = args.set.iter().map(|s| (s.key.as_str(), s.value.as_str())).collect();
+        assert_eq!((set, args.resume), (vec![("a.b", "1"), ("c", "x=y")], true));
+        for line in ["llmar-train", "llmar-train import a", "llmar-train lora c --out o --set a", "llmar-train lora c --out o --set .a=1"] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+
+    #[derive(Debug, Deserialize, PartialEq)]
+    #[serde(deny_unknown_fields)]
+    struct Config {
+        name: String,
+        train: Train,
+    }
+
+    #[derive(Debug, Deserialize, PartialEq)]
+    #[serde(deny_unknown_fields)]
+    struct Train {
+        steps: usize,
+        rates: Vec<f32>,
+    }
+
+    #[test]
+    fn settings_go_over_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("c.toml");
+        std::fs::write(&path, "name = \"a\"\n[train]\nsteps = 1\nrates = [1.0]\n").unwrap();
+        let read = |set: &[&str]| {
+            let set: Vec<Setting> = set.iter().map(|text| text.parse().unwrap()).collect();
+            read_config::<Config>(&path, &set)
+        };
+        let config = |name: &str, steps, rates: &[f32]| Config { name: name.to_string(), train: Train { steps, rates: rates.to_vec() } };
+        assert_eq!(read(&[]).unwrap(), config("a", 1, &[1.0]));
+        let set = ["name=two words", "train.steps = 2", "train.rates=[0.5, 2.0]", "train.steps=3"];
+        assert_eq!(read(&set).unwrap(), config("two words", 3, &[0.5, 2.0]));
+        for (set, needle) in [("train.step=1", "step"), ("name.x=1", "table at `name`"), ("train.steps=-1", "-1"), ("train=1", "train")] {
+            let text = read(&[set]).unwrap_err().to_string();
+            assert!(text.contains(needle), "{set}: {text}");
+        }
     }
 }

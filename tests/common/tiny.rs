@@ -190,7 +190,7 @@ fn floats(name: &str, shape: &[usize], values: Vec<f32>) -> Tensor<'static> {
 }
 
 /// Packs `weights` [rows, cols] and adds the tensors of the scheme.
-fn matrix(out: &mut Vec<Tensor<'static>>, name: &str, scheme: Scheme, rows: usize, cols: usize, weights: &[f32]) {
+pub fn matrix(out: &mut Vec<Tensor<'static>>, name: &str, scheme: Scheme, rows: usize, cols: usize, weights: &[f32]) {
     let data = match pack(scheme, rows, cols, weights) {
         Packed::F32(w) => vec![TensorData::F32(w.into())],
         Packed::F16(w) => vec![TensorData::F16(w.into())],

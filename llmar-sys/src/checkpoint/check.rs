@@ -7,9 +7,7 @@ use serde_json::Value;
 
 use super::header::{NoDuplicates, is_sha256_hex};
 use super::schema::{FORMAT_VERSION, Metadata};
-use crate::device::Geometry;
 use crate::error::{Error, Result};
-use crate::motion::{EncoderConfig, QuantizerConfig};
 
 /// Most labels of a model.
 const LABEL_LIMIT: usize = 65_536;
@@ -18,17 +16,23 @@ const NAME_LIMIT: usize = 1_024;
 /// Longest prompt text in bytes.
 const PROMPT_LIMIT: usize = 65_536;
 
-/// Parses the metadata document: version first, then no key twice, no key unknown, every number finite, every value in range.
-pub(super) fn parse_metadata(document: &str) -> Result<Metadata> {
+/// The metadata document as JSON without a key twice, of a version that this library reads. Nothing else is looked at yet: another version
+/// may have any form.
+pub(super) fn parse_document(document: &str) -> Result<Value> {
     let format = |e: serde_json::Error| Error::format("checkpoint metadata", e.to_string());
     let _: NoDuplicates = serde_json::from_str(document).map_err(format)?;
     let value: Value = serde_json::from_str(document).map_err(format)?;
     let version = value.get("format_version").and_then(Value::as_u64);
     let version = version.ok_or_else(|| Error::format("checkpoint metadata", "`format_version` is not there or not a count"))?;
     check_version(u32::try_from(version).unwrap_or(u32::MAX))?;
-    let metadata = Metadata::deserialize(&value).map_err(format)?;
-    let again = serde_json::to_value(&metadata).map_err(format)?;
-    same_form("metadata", &value, &again)?;
+    Ok(value)
+}
+
+/// The metadata: no field unknown or missing, every number finite, every value in range.
+pub(super) fn parse_metadata(document: &Value) -> Result<Metadata> {
+    let format = |e: serde_json::Error| Error::format("checkpoint metadata", e.to_string());
+    let metadata = Metadata::deserialize(document).map_err(format)?;
+    same_form("metadata", document, &serde_json::to_value(&metadata).map_err(format)?)?;
     check_metadata(&metadata)?;
     Ok(metadata)
 }
@@ -37,18 +41,18 @@ fn check_version(version: u32) -> Result<()> {
     if version == FORMAT_VERSION { Ok(()) } else { Err(Error::Version { expected: FORMAT_VERSION, got: version }) }
 }
 
-/// `read` must have the keys that writing what was understood gives. This finds keys that serde passes over in tagged enums, and numbers
-/// that overflow to infinity as f32 (JSON writes those as null).
+/// `read` must have exactly the keys that writing what was understood gives. This finds keys that serde passes over in tagged enums, options that
+/// are left out instead of null, and numbers that overflow to infinity as f32 (JSON writes those as null).
 fn same_form(path: &str, read: &Value, understood: &Value) -> Result<()> {
     match (read, understood) {
         (Value::Object(a), Value::Object(b)) => {
             if let Some(key) = a.keys().find(|key| !b.contains_key(*key)) {
                 return Err(Error::format(format!("{path}.{key}"), "unknown field"));
             }
-            for (key, b) in b {
-                same_form(&format!("{path}.{key}"), a.get(key).unwrap_or(&Value::Null), b)?;
-            }
-            Ok(())
+            b.iter().try_for_each(|(key, b)| match a.get(key) {
+                Some(a) => same_form(&format!("{path}.{key}"), a, b),
+                None => Err(Error::format(format!("{path}.{key}"), "missing field")),
+            })
         }
         (Value::Array(a), Value::Array(b)) if a.len() == b.len() => a.iter().zip(b).try_for_each(|(a, b)| same_form(path, a, b)),
         (Value::Number(_), Value::Number(_)) | (Value::String(_), Value::String(_)) | (Value::Bool(_), Value::Bool(_)) => Ok(()),
@@ -63,10 +67,10 @@ pub(super) fn check_metadata(metadata: &Metadata) -> Result<()> {
     check_version(metadata.format_version)?;
     text("name", &metadata.name, NAME_LIMIT)?;
     text("producer", &metadata.producer, NAME_LIMIT)?;
-    metadata.preprocess.check()?;
-    check_encoder(&metadata.encoder)?;
-    check_quantizer(&metadata.quantizer)?;
-    metadata.llama.check()?;
+    stage(metadata.preprocess.check())?;
+    stage(metadata.encoder.check())?;
+    stage(metadata.quantizer.check())?;
+    stage(metadata.llama.check())?;
     same("encoder.inputs", "the features of the preprocessing", metadata.encoder.inputs, metadata.preprocess.features())?;
     same("quantizer.dim", "encoder.outputs", metadata.quantizer.dim, metadata.encoder.outputs)?;
     check_prompt(metadata)?;
@@ -81,32 +85,12 @@ pub(super) fn check_metadata(metadata: &Metadata) -> Result<()> {
     Ok(())
 }
 
-fn check_encoder(encoder: &EncoderConfig) -> Result<()> {
-    range("encoder.inputs", encoder.inputs, 1..=4_096)?;
-    range("encoder.width", encoder.width, 1..=8_192)?;
-    range("encoder.outputs", encoder.outputs, 1..=16_384)?;
-    range("encoder.halvings", encoder.halvings, 0..=8)?;
-    range("encoder.dilations", encoder.dilations.len(), 0..=16)?;
-    encoder.dilations.iter().try_for_each(|&dilation| range("encoder.dilations", dilation, 1..=1_024))
-}
-
-fn check_quantizer(quantizer: &QuantizerConfig) -> Result<()> {
-    range("quantizer.codes", quantizer.codes, 2..=65_536)?;
-    if !quantizer.codes.is_multiple_of(2) {
-        return Err(Error::format("quantizer.codes", format!("expected an even count, got {}", quantizer.codes)));
-    }
-    let curvature = match quantizer.geometry {
-        Geometry::Poincare { curvature } => curvature,
-        Geometry::Euclidean => 1.0,
-    };
-    for (what, value) in
-        [("quantizer.geometry.curvature", curvature), ("quantizer.gain", quantizer.gain), ("quantizer.clip", quantizer.clip)]
-    {
-        if !(value.is_finite() && value > 0.0) {
-            return Err(Error::format(what, format!("expected a finite value above 0, got {value}")));
-        }
-    }
-    Ok(())
+/// A stage's own check calls its configuration an argument; here it stands in a file.
+fn stage(checked: Result<()>) -> Result<()> {
+    checked.map_err(|error| match error {
+        Error::InvalidArgument { what, expected, got } => Error::format(what, format!("expected {expected}, got {got}")),
+        other => other,
+    })
 }
 
 fn check_prompt(metadata: &Metadata) -> Result<()> {
@@ -186,10 +170,6 @@ fn text(what: &'static str, text: &str, limit: usize) -> Result<()> {
         return Err(Error::format(what, format!("{text:?} contains a control character")));
     }
     Ok(())
-}
-
-fn range(what: &'static str, got: usize, allowed: std::ops::RangeInclusive<usize>) -> Result<()> {
-    if allowed.contains(&got) { Ok(()) } else { Err(Error::format(what, format!("expected {allowed:?}, got {got}"))) }
 }
 
 fn ids(what: &str, ids: &[u32], vocab: usize) -> Result<()> {

@@ -4,12 +4,14 @@
 //! and the crate against each other.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fmt;
 use std::ops::Range;
 
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use sha2::{Digest, Sha256};
 
+use crate::device::ElementType;
 use crate::error::{Error, Result};
 
 /// Largest header in bytes: a real one has tens of kilobytes.
@@ -47,6 +49,16 @@ impl Dtype {
             Self::F32 | Self::U32 => 4,
             Self::F16 => 2,
             Self::U8 => 1,
+        }
+    }
+}
+
+impl From<ElementType> for Dtype {
+    fn from(element: ElementType) -> Self {
+        match element {
+            ElementType::F32 => Self::F32,
+            ElementType::F16 => Self::F16,
+            ElementType::U8 => Self::U8,
         }
     }
 }
@@ -227,10 +239,11 @@ impl<'de> Deserialize<'de> for RawHeader {
                         }
                     } else if header.tensors.len() == TENSOR_LIMIT {
                         return Err(de::Error::custom(format!("more than {TENSOR_LIMIT} tensors")));
-                    } else if header.tensors.contains_key(&key) {
-                        return Err(duplicate(&key));
                     } else {
-                        header.tensors.insert(key, map.next_value()?);
+                        match header.tensors.entry(key) {
+                            Entry::Occupied(first) => return Err(duplicate(first.key())),
+                            Entry::Vacant(free) => free.insert(map.next_value()?),
+                        };
                     }
                 }
                 Ok(header)

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::header::{Dtype, Table, TensorInfo};
 use super::schema::Metadata;
-use crate::device::{GROUP, ROW_BLOCK, Scheme};
+use crate::device::{Scheme, packed_shapes};
 use crate::error::{Error, Result};
 
 /// Schemes of the language model's matrices.
@@ -12,7 +12,8 @@ const ANY_SCHEME: &[Scheme] = &[Scheme::F32, Scheme::F16, Scheme::Q8, Scheme::Q4
 /// Schemes of the encoder's matrices: its convolutions run on floats.
 const FLOATS: &[Scheme] = &[Scheme::F32, Scheme::F16];
 
-/// Checks that `table` holds exactly the tensors that `metadata` (already checked by itself) asks for.
+/// Checks that `table` holds exactly the tensors that `metadata` asks for. `metadata` has passed its own checks, whose limits keep the
+/// products below far from overflow.
 pub(super) fn check_inventory(metadata: &Metadata, table: &Table) -> Result<()> {
     let mut inventory = Inventory { table, taken: BTreeSet::new() };
     inventory.tokenizer(metadata)?;
@@ -25,7 +26,7 @@ pub(super) fn check_inventory(metadata: &Metadata, table: &Table) -> Result<()> 
     }
 }
 
-/// A matrix found in a table: its scheme and its tensors in the order of [`MatrixData`](crate::device::MatrixData)'s fields.
+/// A matrix found in a table: its scheme and its tensors in the order of [`packed_shapes`].
 pub(super) fn find_matrix<'t>(table: &'t Table, name: &str, rows: usize, cols: usize) -> Result<(Scheme, Vec<(&'t str, &'t TensorInfo)>)> {
     let has = |suffix: &str| table.get(&format!("{name}{suffix}"));
     let scheme = match (has(""), has(".q"), has(".min")) {
@@ -37,8 +38,8 @@ pub(super) fn find_matrix<'t>(table: &'t Table, name: &str, rows: usize, cols: u
         (None, None, _) => return Err(Error::format(name, format!("missing: neither `{name}` nor `{name}.q` is there"))),
     };
     let mut found = Vec::new();
-    for (suffix, dtype, shape) in packed_tensors(scheme, rows, cols)? {
-        found.push(find(table, &format!("{name}{suffix}"), dtype, &shape)?);
+    for (suffix, element, shape) in packed_shapes(scheme, rows, cols) {
+        found.push(find(table, &format!("{name}{suffix}"), element.into(), &shape)?);
     }
     Ok((scheme, found))
 }
@@ -55,30 +56,6 @@ pub(super) fn find<'t>(table: &'t Table, name: &str, dtype: Dtype, shape: &[usiz
         return Err(Error::Shape { what: name.clone(), expected: shape.to_vec(), got: info.shape.clone() });
     }
     Ok((name, info))
-}
-
-/// Name suffix, element type and shape of each tensor of a packed matrix: the table of `device::matrix`.
-fn packed_tensors(scheme: Scheme, rows: usize, cols: usize) -> Result<Vec<(&'static str, Dtype, Vec<usize>)>> {
-    let blocks = rows.div_ceil(ROW_BLOCK);
-    let groups = cols.div_ceil(GROUP);
-    Ok(match scheme {
-        Scheme::F32 => vec![("", Dtype::F32, vec![blocks, cols, ROW_BLOCK])],
-        Scheme::F16 => vec![("", Dtype::F16, vec![blocks, cols, ROW_BLOCK])],
-        Scheme::Q8 => vec![
-            (".q", Dtype::U8, vec![blocks, groups, 8, ROW_BLOCK, 4]), //
-            (".scale", Dtype::F16, vec![blocks, groups, ROW_BLOCK]),
-        ],
-        Scheme::Q4 => vec![
-            (".q", Dtype::U8, vec![blocks, groups, 4, ROW_BLOCK, 4]),
-            (".scale", Dtype::F16, vec![blocks, groups, ROW_BLOCK]),
-            (".min", Dtype::F16, vec![blocks, groups, ROW_BLOCK]),
-        ],
-    })
-}
-
-/// The product of two counts, or the limit they break.
-fn product(what: &'static str, a: usize, b: usize) -> Result<usize> {
-    a.checked_mul(b).ok_or(Error::Limit { what, limit: usize::MAX as u64, got: u64::MAX })
 }
 
 /// Tensors asked for so far.
@@ -120,7 +97,7 @@ impl<'t> Inventory<'t> {
 
     fn tokenizer(&mut self, metadata: &Metadata) -> Result<()> {
         let vocab = metadata.llama.vocab_size;
-        self.exact("tokenizer.offsets", Dtype::U32, &[vocab.saturating_add(1)])?;
+        self.exact("tokenizer.offsets", Dtype::U32, &[vocab + 1])?;
         self.list("tokenizer.pieces", Dtype::U8, 1, "bytes of tokenizer pieces", 64 << 20)?;
         self.list("tokenizer.merges", Dtype::U32, 2, "ids in tokenizer merges", 8 << 20)?;
         self.list("tokenizer.special", Dtype::U32, 1, "special tokens", vocab)
@@ -128,23 +105,11 @@ impl<'t> Inventory<'t> {
 
     /// Convolutions: a matrix [c_out, kernel · c_in] and a bias each.
     fn encoder(&mut self, metadata: &Metadata) -> Result<()> {
-        let config = &metadata.encoder;
-        let width = config.width;
-        self.convolution("encoder.in", width, 3, config.inputs)?;
-        for stage in 0..config.halvings {
-            self.convolution(&format!("encoder.{stage}.down"), width, 4, width)?;
-            for block in 0..config.dilations.len() {
-                self.convolution(&format!("encoder.{stage}.{block}.dilated"), width, 3, width)?;
-                self.convolution(&format!("encoder.{stage}.{block}.point"), width, 1, width)?;
-            }
+        for conv in metadata.encoder.convs() {
+            self.matrix(&format!("{}.weight", conv.name), conv.c_out, conv.kernel * conv.c_in, FLOATS)?;
+            self.exact(&format!("{}.bias", conv.name), Dtype::F32, &[conv.c_out])?;
         }
-        self.convolution("encoder.out", config.outputs, 3, width)
-    }
-
-    fn convolution(&mut self, name: &str, outputs: usize, kernel: usize, inputs: usize) -> Result<()> {
-        let cols = product("columns of a convolution", kernel, inputs)?;
-        self.matrix(&format!("{name}.weight"), outputs, cols, FLOATS)?;
-        self.exact(&format!("{name}.bias"), Dtype::F32, &[outputs]).map(|_| ())
+        Ok(())
     }
 
     fn quantizer(&mut self, metadata: &Metadata) -> Result<()> {
@@ -156,18 +121,15 @@ impl<'t> Inventory<'t> {
     fn llama(&mut self, metadata: &Metadata) -> Result<()> {
         let config = &metadata.llama;
         let hidden = config.hidden_size;
-        let queries = product("query features", config.num_attention_heads, config.head_dim)?;
-        let keys = product("key and value features", 2 * config.num_key_value_heads, config.head_dim)?;
-        let gate_up = product("feed-forward features", 2, config.intermediate_size)?;
         let mut schemes = Vec::new();
         self.matrix("llama.embed", config.vocab_size, hidden, ANY_SCHEME)?;
         for layer in 0..config.num_hidden_layers {
             let name = |field: &str| format!("llama.layers.{layer}.{field}");
             self.exact(&name("attn_norm"), Dtype::F32, &[hidden])?;
-            schemes.push(self.matrix(&name("qkv"), queries.saturating_add(keys), hidden, ANY_SCHEME)?);
-            schemes.push(self.matrix(&name("o"), hidden, queries, ANY_SCHEME)?);
+            schemes.push(self.matrix(&name("qkv"), config.qkv_rows(), hidden, ANY_SCHEME)?);
+            schemes.push(self.matrix(&name("o"), hidden, config.q_dim(), ANY_SCHEME)?);
             self.exact(&name("ffn_norm"), Dtype::F32, &[hidden])?;
-            schemes.push(self.matrix(&name("gate_up"), gate_up, hidden, ANY_SCHEME)?);
+            schemes.push(self.matrix(&name("gate_up"), 2 * config.intermediate_size, hidden, ANY_SCHEME)?);
             schemes.push(self.matrix(&name("down"), hidden, config.intermediate_size, ANY_SCHEME)?);
         }
         self.exact("llama.norm", Dtype::F32, &[hidden])?;

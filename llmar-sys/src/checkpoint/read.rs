@@ -5,19 +5,20 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use super::check::parse_metadata;
+use super::check::{parse_document, parse_metadata};
 use super::header::{self, Dtype, Table, TensorInfo};
 use super::inventory::{check_inventory, find, find_matrix};
 use super::schema::Metadata;
 use super::values::{check_finite_f16, check_values};
 use crate::bytes::Bytes;
-use crate::device::{Matrix, MatrixData, Scheme};
+use crate::device::Matrix;
 use crate::error::{Error, Result};
+use crate::text::Tokenizer;
 
 /// How a checkpoint is opened.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ReadOptions {
-    /// Recompute the SHA-256 over the tensors and look for NaN and infinity in f16 weights (reads the whole file).
+    /// Recompute the SHA-256 over the tensors, and everything else that [`Checkpoint::verify`] does (reads the whole file).
     pub verify: bool,
 }
 
@@ -56,18 +57,13 @@ impl Checkpoint {
     /// not allow; with `verify`, [`Error::Checksum`] when the tensors are not those that were written.
     pub fn from_bytes(file: Bytes, options: ReadOptions) -> Result<Self> {
         let header = header::parse(file.as_slice())?;
-        let metadata = match parse_metadata(&header.document) {
-            Err(version @ Error::Version { .. }) => return Err(version),
-            other => {
-                // Damage of the header is named as such, whatever it did to the metadata.
-                let digest = header::checksum(file.as_slice(), &header)?;
-                if digest != header.checksum {
-                    let detail = format!("its SHA-256 is {digest}, it says {}: the header is damaged", header.checksum);
-                    return Err(Error::format("checkpoint header", detail));
-                }
-                other?
-            }
-        };
+        let document = parse_document(&header.document)?;
+        let digest = header::checksum(file.as_slice(), &header)?;
+        if digest != header.checksum {
+            let detail = format!("its SHA-256 is {digest}, it says {}: the header is damaged", header.checksum);
+            return Err(Error::format("checkpoint header", detail));
+        }
+        let metadata = parse_metadata(&document)?;
         check_inventory(&metadata, &header.table)?;
         let data = file.slice(header.data_start..file.len())?;
         for (name, info) in &header.table {
@@ -80,7 +76,7 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
-    /// Recomputes the SHA-256 over the data section and looks for NaN and infinity in f16 weights. Reads the whole file.
+    /// Recomputes the SHA-256 over the data section, looks for NaN and infinity in f16 weights and builds the tokenizer. Reads the whole file.
     ///
     /// # Errors
     /// [`Error::Checksum`] or [`Error::Format`].
@@ -92,7 +88,7 @@ impl Checkpoint {
         for (name, info) in self.table.iter().filter(|(_, info)| info.dtype == Dtype::F16) {
             check_finite_f16(name, self.data.slice(info.range.clone())?.cast()?)?;
         }
-        Ok(())
+        Tokenizer::read(self).map(|_| ())
     }
 
     /// The metadata.
@@ -116,15 +112,8 @@ impl Checkpoint {
     /// [`Error::Format`] when a tensor is missing or of another type, [`Error::Shape`] when it has another shape.
     pub fn matrix(&self, name: &str, rows: usize, cols: usize) -> Result<Matrix> {
         let (scheme, tensors) = find_matrix(&self.table, name, rows, cols)?;
-        let mut views = tensors.into_iter().map(|(_, info)| self.data.slice(info.range.clone()));
-        let mut next = || views.next().unwrap_or_else(|| Err(Error::format(name, "a tensor of this matrix is missing")));
-        let data = match scheme {
-            Scheme::F32 => MatrixData::F32(next()?),
-            Scheme::F16 => MatrixData::F16(next()?),
-            Scheme::Q8 => MatrixData::Q8 { q: next()?, scale: next()? },
-            Scheme::Q4 => MatrixData::Q4 { q: next()?, scale: next()?, min: next()? },
-        };
-        Ok(Matrix { rows, cols, data })
+        let views = tensors.into_iter().map(|(_, info)| self.data.slice(info.range.clone()));
+        Matrix::from_tensors(scheme, rows, cols, views.collect::<Result<_>>()?)
     }
 
     /// An f32 tensor of exactly `shape`; every value finite.

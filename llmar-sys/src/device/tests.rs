@@ -429,3 +429,153 @@ fn thread_counts_out_of_range_are_refused() {
     assert!(Device::cpu(257).is_err());
     assert!(Device::cpu(3).is_ok());
 }
+
+/// A vector of random direction and the given norm.
+fn direction(random: &mut Random, dim: usize, norm: f64) -> Vec<f32> {
+    let v: Vec<f64> = (0..dim).map(|_| f64::from(random.normal())).collect();
+    let length = v.iter().map(|v| v * v).sum::<f64>().sqrt().max(1e-30);
+    v.iter().map(|v| (v / length * norm) as f32).collect()
+}
+
+/// A codebook of ball points and features (tangent vectors) between `low` and `high` of the radius; a third of the features lie close to a
+/// code, where the expanded square cancels.
+fn ball_case(random: &mut Random, codes: usize, dim: usize, n: usize, low: f64, high: f64, curvature: f32) -> (Codebook, Vec<f32>) {
+    let root = f64::from(curvature).sqrt();
+    let radius = |random: &mut Random| low + (high - low) * f64::from(random.uniform().abs());
+    let points: Vec<f32> = (0..codes)
+        .flat_map(|_| {
+            let r = radius(random) / root;
+            direction(random, dim, r)
+        })
+        .collect();
+    let mut features = Vec::with_capacity(n * dim);
+    for i in 0..n {
+        let r = radius(random);
+        let tangent = r.atanh() / root;
+        let mut feature = direction(random, dim, tangent);
+        if i % 3 == 0 {
+            let code = random.below(codes);
+            let point = &points[code * dim..][..dim];
+            let norm = point.iter().map(|&p| f64::from(p).powi(2)).sum::<f64>().sqrt().max(1e-30);
+            let factor = (root * norm).min(1.0 - 1e-7).atanh() / (root * norm);
+            let away = tangent * 10f64.powf(f64::from(random.uniform()) * 3.0 - 3.5);
+            let near = direction(random, dim, away);
+            feature = point.iter().zip(near).map(|(&p, n)| (f64::from(p) * factor) as f32 + n).collect();
+        }
+        features.extend(feature);
+    }
+    (Codebook::new(points, codes, dim, Geometry::Poincare { curvature }).unwrap(), features)
+}
+
+/// Features whose code is not the f64 argmin, computed here by the direct squares. Scores within 1e-12 of each other, far closer than the 1e-5
+/// that the rule allows, are rounding of the two f64 computations.
+fn wrong_codes(codebook: &Codebook, features: &[f32], got: &[u16]) -> usize {
+    let gaps: Vec<f64> = (codebook.points.chunks(codebook.dim))
+        .map(|c| match codebook.geometry {
+            Geometry::Poincare { curvature } => 1.0 - f64::from(curvature) * c.iter().map(|&c| f64::from(c).powi(2)).sum::<f64>(),
+            Geometry::Euclidean => 1.0,
+        })
+        .collect();
+    let mut wrong = 0;
+    for (feature, &got) in features.chunks(codebook.dim).zip(got) {
+        let x = naive::point_of(codebook.geometry, feature);
+        let score = |u: usize| {
+            let c = &codebook.points[u * codebook.dim..][..codebook.dim];
+            let squared: f64 = x.iter().zip(c).map(|(&x, &c)| (x - f64::from(c)) * (x - f64::from(c))).sum();
+            if gaps[u] > 0.0 { squared / gaps[u] } else { f64::INFINITY }
+        };
+        let best = (0..codebook.codes).map(score).fold(f64::INFINITY, f64::min);
+        wrong += usize::from(score(usize::from(got)) > best * (1.0 + 1e-12));
+    }
+    wrong
+}
+
+#[test]
+fn nearest_codes_are_the_f64_argmin_of_a_million_cases() {
+    let mut random = Random(14);
+    let mut cases = 0;
+    // (codes, dim, features, lowest and highest radius as a part of the ball's, curvature)
+    for (codes, dim, n, low, high, curvature) in [
+        (64, 8, 400_000, 0.0, 1e-3, 1.0),
+        (64, 8, 300_000, 0.99, 0.9999, 1.0),
+        (64, 8, 160_000, 0.0, 0.9999, 1.0),
+        (64, 8, 60_000, 0.9, 0.99999, 0.25),
+        (256, 32, 40_000, 0.999, 0.99999, 1.0),
+        (256, 32, 20_000, 0.3, 0.76, 1.0),
+        (512, 64, 10_000, 0.7, 0.76, 1.0),
+        (512, 64, 10_000, 0.9, 0.9999, 4.0),
+    ] {
+        let (codebook, features) = ball_case(&mut random, codes, dim, n, low, high, curvature);
+        let mut got = vec![0; n];
+        Device::cpu(1).unwrap().nearest_codes(&codebook, &features, n, &mut got);
+        assert_eq!(wrong_codes(&codebook, &features, &got), 0, "{codes} codes, {dim} features, radius {low}..{high}, c = {curvature}");
+        cases += n;
+    }
+    assert_eq!(cases, 1_000_000);
+}
+
+#[test]
+fn nearest_codes_agree_on_every_device() {
+    let mut random = Random(15);
+    for (codes, dim, n) in [(1, 1, 3), (2, 5, 17), (100, 33, 300), (512, 576, 40)] {
+        let (ball, features) = ball_case(&mut random, codes, dim, n, 0.0, 0.999, 1.0);
+        let flat = Codebook::new(ball.points.clone(), codes, dim, Geometry::Euclidean).unwrap();
+        for codebook in [ball, flat] {
+            let mut want = vec![0; n];
+            naive::nearest_codes(&codebook, &features, n, &mut want);
+            for device in &devices() {
+                let mut got = vec![u16::MAX; n];
+                device.nearest_codes(&codebook, &features, n, &mut got);
+                assert_eq!(got, want, "{codes} codes of {dim}, {:?}, {}", codebook.geometry, name(device));
+            }
+        }
+    }
+}
+
+#[test]
+fn nearest_codes_take_the_lower_index_on_ties() {
+    let mut random = Random(16);
+    let (codebook, features) = ball_case(&mut random, 40, 16, 200, 0.1, 0.999, 1.0);
+    let twice = [codebook.points.clone(), codebook.points.clone()].concat();
+    let twice = Codebook::new(twice, 80, 16, codebook.geometry).unwrap();
+    let mut got = vec![0; 200];
+    Device::cpu(1).unwrap().nearest_codes(&twice, &features, 200, &mut got);
+    assert!(got.iter().all(|&code| code < 40));
+}
+
+#[test]
+fn nearest_codes_survive_features_that_mean_nothing() {
+    let rim = [1.0f32, 0.0, 0.0, 1.5, 0.1, 0.1];
+    for geometry in [Geometry::Poincare { curvature: 1.0 }, Geometry::Euclidean] {
+        let codebook = Codebook::new(rim.to_vec(), 3, 2, geometry).unwrap();
+        let features = [f32::NAN, 0.0, f32::INFINITY, 1.0, f32::MAX, f32::MAX, 0.0, 0.0, 1e-45, 0.0, 30.0, 0.0];
+        let mut got = vec![9; 6];
+        Device::cpu(1).unwrap().nearest_codes(&codebook, &features, 6, &mut got);
+        assert!(got.iter().all(|&code| code < 3));
+        assert_eq!(got[3..5], [2, 2], "the origin is nearest to the one code inside the ball, and in flat space too");
+    }
+    assert!(Codebook::new(vec![], 0, 2, Geometry::Euclidean).is_err());
+    assert!(Codebook::new(vec![0.0; 5], 2, 3, Geometry::Euclidean).is_err());
+}
+
+#[test]
+fn one_device_serves_many_threads_at_once() {
+    let mut random = Random(17);
+    let (rows, cols, n) = (700, 600, 3);
+    let w = Matrix::pack(Scheme::Q8, rows, cols, &random.vec(rows * cols));
+    let x = random.vec(n * cols);
+    let device = Device::cpu(3).unwrap();
+    let mut want = vec![0.0; n * rows];
+    device.linear(&w, &x, n, &mut want, Store::Overwrite);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..200 {
+                    let mut y = vec![0.0; n * rows];
+                    device.install(|| device.linear(&w, &x, n, &mut y, Store::Overwrite));
+                    assert_eq!(bits(&y), bits(&want));
+                }
+            });
+        }
+    });
+}

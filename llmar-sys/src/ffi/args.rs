@@ -20,7 +20,10 @@ fn check<T>(ptr: *const T, what: &str) -> Result<(), Failure> {
     }
     if !ptr.is_aligned() {
         let align = align_of::<T>();
-        return Err(Failure::new(LLMAR_ERROR_INVALID_ARGUMENT, format!("{what}: expected an address that is a multiple of {align}, got {ptr:p}")));
+        return Err(Failure::new(
+            LLMAR_ERROR_INVALID_ARGUMENT,
+            format!("{what}: expected an address that is a multiple of {align}, got {ptr:p}"),
+        ));
     }
     Ok(())
 }
@@ -176,13 +179,13 @@ pub(super) unsafe fn versioned_array<T: Versioned>(ptr: *const T, count: usize, 
         // SAFETY: inside the caller's array.
         let element = unsafe { ptr.byte_add(i * stride) };
         // SAFETY: the caller's promise.
-        let value = unsafe { versioned(element, &what) }?;
-        // SAFETY: just read.
         let size = unsafe { struct_size(element, &what) }?;
         if size != stride {
             let detail = format!("{what}: expected struct_size {stride} as in the first element, got {size}");
             return Err(Failure::new(LLMAR_ERROR_STRUCT_SIZE, detail));
         }
+        // SAFETY: the caller's promise.
+        let value = unsafe { versioned(element, &what) }?;
         elements.push((element, value));
     }
     Ok(elements)
@@ -200,7 +203,10 @@ unsafe fn struct_size<T: Versioned>(ptr: *const T, what: &str) -> Result<usize, 
         return Ok(size);
     }
     let (sizes, today) = (T::SIZES, size_of::<T>());
-    Err(Failure::new(LLMAR_ERROR_STRUCT_SIZE, format!("{what}: expected a struct_size of {sizes:?} or one of {today} to {MAX_STRUCT_SIZE}, got {size}")))
+    Err(Failure::new(
+        LLMAR_ERROR_STRUCT_SIZE,
+        format!("{what}: expected a struct_size of {sizes:?} or one of {today} to {MAX_STRUCT_SIZE}, got {size}"),
+    ))
 }
 
 /// Writes a result back into the caller's struct: as many bytes as the caller has room for.

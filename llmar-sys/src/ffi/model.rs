@@ -8,13 +8,14 @@ use super::args;
 use super::fence::{Poison, PoisonGuard, fence, fence_void};
 use super::log::{LLMAR_LOG_INFO, log};
 use super::status::{
-    Failure, LLMAR_ERROR_INVALID_ARGUMENT, LLMAR_ERROR_INVALID_ENUM, LLMAR_ERROR_LIMIT, LLMAR_ERROR_NULL_POINTER, LLMAR_ERROR_OUT_OF_MEMORY,
-    LLMAR_ERROR_READER, llmar_status,
+    Failure, LLMAR_ERROR_INVALID_ARGUMENT, LLMAR_ERROR_INVALID_ENUM, LLMAR_ERROR_NULL_POINTER, LLMAR_ERROR_OUT_OF_MEMORY, LLMAR_ERROR_READER,
+    llmar_status,
 };
 use super::types::{
     LLMAR_MODEL_BORROW, LLMAR_MODEL_VERIFY, LLMAR_NAME_BYTES, LLMAR_SCHEME_F16, LLMAR_SCHEME_F32, LLMAR_SCHEME_Q4, LLMAR_SCHEME_Q8,
     llmar_model_info, llmar_model_params, llmar_reader,
 };
+use crate::bytes::{Bytes, BytesBuilder};
 use crate::device::Scheme;
 use crate::recognizer::{Model, OpenOptions};
 
@@ -84,14 +85,18 @@ pub unsafe extern "C" fn llmar_model_open_memory(
         // 'static to every view of them, all of which live inside these handles.
         let (bytes, flags): (&'static [u8], u32) =
             unsafe { (args::slice(data, size, "data")?, flags(params, LLMAR_MODEL_VERIFY | LLMAR_MODEL_BORROW)?) };
-        let model = if flags & LLMAR_MODEL_BORROW == 0 {
-            Model::from_bytes(bytes, options(flags))?
-        } else if data.addr() % 64 == 0 {
-            Model::from_static(bytes, options(flags))?
+        let bytes = if flags & LLMAR_MODEL_BORROW == 0 {
+            let mut copy = BytesBuilder::default();
+            copy.spare(size).map_err(|_| no_memory(size))?.copy_from_slice(bytes);
+            copy.fill(size);
+            copy.finish()
+        } else if data.addr().is_multiple_of(64) {
+            Bytes::from_static(bytes)
         } else {
             let detail = format!("data: expected borrowed memory at a multiple of 64, got {data:p}");
             return Err(Failure::new(LLMAR_ERROR_INVALID_ARGUMENT, detail));
         };
+        let model = Model::from_shared(bytes, options(flags))?;
         // SAFETY: `out` was checked.
         unsafe { hand_out(model, out) }
     })
@@ -116,7 +121,7 @@ pub unsafe extern "C" fn llmar_model_open_reader(
         args::reserved(reader.reserved, "reader->reserved")?;
         // SAFETY: functions and user pointer belong together, says the header.
         let bytes = unsafe { read_all(&reader) }?;
-        let model = Model::from_bytes(&bytes, options(flags))?;
+        let model = Model::from_shared(bytes, options(flags))?;
         // SAFETY: `out` was checked.
         unsafe { hand_out(model, out) }
     })
@@ -251,41 +256,41 @@ unsafe fn hand_out(model: Arc<Model>, out: *mut *mut llmar_model) -> Result<(), 
 ///
 /// # Safety
 /// `reader.read` and `reader.size` may be called with `reader.user`.
-unsafe fn read_all(reader: &llmar_reader) -> Result<Vec<u8>, Failure> {
+unsafe fn read_all(reader: &llmar_reader) -> Result<Bytes, Failure> {
     /// What is asked for at once: memory grows with what really comes, not with what `size` promises.
-    const STEP: usize = 4 << 20;
+    const STEP: u64 = 4 << 20;
     let read = reader.read.ok_or_else(|| Failure::new(LLMAR_ERROR_NULL_POINTER, "reader->read: must not be NULL"))?;
     let promised = match reader.size {
         // SAFETY: the caller's promise.
         Some(size) => u64::try_from(unsafe { size(reader.user) }).ok(),
         None => None,
     };
-    if promised.is_some_and(|size| size > isize::MAX as u64) {
-        return Err(Failure::new(LLMAR_ERROR_LIMIT, "reader->size: more than the address space"));
-    }
-    let mut bytes = Vec::new();
+    let mut bytes = BytesBuilder::default();
     loop {
-        // With a promise, one byte more is asked for than it says: a longer source must show.
-        let want = promised.map_or(STEP, |size| (size - bytes.len() as u64 + 1).min(STEP as u64) as usize);
         let old = bytes.len();
-        bytes.try_reserve(want).map_err(|_| Failure::new(LLMAR_ERROR_OUT_OF_MEMORY, format!("no memory after {old} bytes of the reader")))?;
-        bytes.resize(old + want, 0u8);
+        // With a promise, one byte more is asked for than it says: a longer source must show.
+        let want = promised.map_or(STEP, |size| (size - old as u64 + 1).min(STEP)) as usize;
+        let room = bytes.spare(want).map_err(|_| no_memory(old + want))?;
         // SAFETY: `want` writable bytes; the rest is the caller's promise.
-        let got = unsafe { read(reader.user, bytes[old..].as_mut_ptr().cast(), want) };
-        let got = usize::try_from(got).map_err(|_| broken(format!("returned {got} after {old} bytes")))?;
-        if got > want {
-            return Err(broken(format!("returned {got} for a buffer of {want}")));
-        }
-        bytes.truncate(old + got);
+        let told = unsafe { read(reader.user, room.as_mut_ptr().cast(), want) };
+        let Some(got) = usize::try_from(told).ok().filter(|got| *got <= want) else {
+            return Err(broken(format!("returned {told} for a buffer of {want} after {old} bytes")));
+        };
+        bytes.fill(got);
+        let all = (old + got) as u64;
         match promised {
-            Some(size) if bytes.len() as u64 > size => return Err(broken(format!("gave more than the {size} bytes that reader->size told"))),
-            Some(size) if got == 0 && (bytes.len() as u64) < size => {
-                return Err(broken(format!("ended after {old} of the {size} bytes that reader->size told")));
+            Some(size) if all > size => return Err(broken(format!("gave more than the {size} bytes that reader->size told"))),
+            Some(size) if got == 0 && all < size => {
+                return Err(broken(format!("ended after {all} of the {size} bytes that reader->size told")));
             }
-            _ if got == 0 => return Ok(bytes),
+            _ if got == 0 => return Ok(bytes.finish()),
             _ => {}
         }
     }
+}
+
+fn no_memory(size: usize) -> Failure {
+    Failure::new(LLMAR_ERROR_OUT_OF_MEMORY, format!("no memory for {size} bytes of a checkpoint"))
 }
 
 fn broken(detail: String) -> Failure {
@@ -367,7 +372,7 @@ mod tests {
         -1
     }
 
-    fn run(bytes: usize, at_once: usize, fail_at: usize, size: super::super::llmar_size_fn) -> Result<Vec<u8>, Failure> {
+    fn run(bytes: usize, at_once: usize, fail_at: usize, size: super::super::llmar_size_fn) -> Result<Bytes, Failure> {
         let mut source = Source { data: (0..bytes).map(|i| (i % 251) as u8).collect(), at: 0, at_once, fail_at };
         let user = (&raw mut source).cast();
         // SAFETY: functions and source belong together.
@@ -378,7 +383,7 @@ mod tests {
     fn readers_that_keep_their_word() {
         for (at_once, size) in [(1, None), (7, Some(says_10_000 as _)), (usize::MAX, Some(cannot_say as _)), (10_000, Some(says_10_000 as _))] {
             let bytes = run(10_000, at_once, usize::MAX, size).unwrap();
-            assert!(bytes.len() == 10_000 && bytes.iter().enumerate().all(|(i, b)| usize::from(*b) == i % 251));
+            assert!(bytes.len() == 10_000 && bytes.as_slice().iter().enumerate().all(|(i, b)| usize::from(*b) == i % 251));
         }
     }
 

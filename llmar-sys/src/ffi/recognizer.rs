@@ -7,9 +7,7 @@ use std::time::{Duration, Instant};
 use super::args;
 use super::fence::{fence, fence_void, poisoned};
 use super::model::{llmar_model, token_count};
-use super::status::{
-    Failure, LLMAR_ERROR_BUFFER_TOO_SMALL, LLMAR_ERROR_IN_USE, LLMAR_ERROR_INVALID_ARGUMENT, llmar_status,
-};
+use super::status::{Failure, LLMAR_ERROR_BUFFER_TOO_SMALL, LLMAR_ERROR_IN_USE, LLMAR_ERROR_INVALID_ARGUMENT, llmar_status};
 use super::types::{llmar_call_params, llmar_clip, llmar_label_score, llmar_recognition, llmar_recognizer_params};
 use crate::control::Control;
 use crate::recognizer::{Options, Recognition, Recognizer};
@@ -346,4 +344,40 @@ unsafe fn write_tokens(tokens: &[u16], out: *mut u16, capacity: usize) -> Result
     // SAFETY: the caller's promise; the tokens are the library's own.
     unsafe { std::ptr::copy_nonoverlapping(tokens.as_ptr(), out, tokens.len()) };
     Ok(tokens.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Error;
+    use crate::ffi::{llmar_cancel_create, llmar_cancel_free, llmar_cancel_request};
+
+    #[test]
+    fn a_token_may_be_freed_while_a_call_uses_it() {
+        let mut cancel = std::ptr::null_mut();
+        // SAFETY: a place for the handle; the handle is used before it is freed, and freed once.
+        let (raised, calm) = unsafe {
+            assert_eq!(llmar_cancel_create(&mut cancel), 0);
+            let call = llmar_call_params { cancel, ..Default::default() };
+            let calm = control(&call).unwrap();
+            calm.check().unwrap();
+            assert_eq!(llmar_cancel_request(cancel), 0);
+            let raised = control(&call).unwrap();
+            llmar_cancel_free(cancel);
+            (raised, calm)
+        };
+        // One token, and it outlives its handle.
+        assert!(matches!(raised.check(), Err(Error::Cancelled)));
+        assert!(matches!(calm.check(), Err(Error::Cancelled)));
+    }
+
+    #[test]
+    fn deadlines_count_from_the_call() {
+        // SAFETY: params of this library, no token.
+        let control = |deadline_ns| unsafe { control(&llmar_call_params { deadline_ns, ..Default::default() }) }.unwrap();
+        assert!(control(0).deadline.is_none());
+        assert!(matches!(control(1).check(), Err(Error::DeadlineExceeded)));
+        control(3_600_000_000_000).check().unwrap();
+        control(u64::MAX).check().unwrap();
+    }
 }

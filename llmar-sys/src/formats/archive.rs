@@ -1,5 +1,5 @@
-//! Clip archives: a safetensors file with `joints` f32 [F, M, V, C], `offsets` i64 [N + 1], `labels`, optional `subjects`, `cameras` i64 [N],
-//! `valid` u8 or `confidence` f32 [F, …, V], `split.<name>.test` u8 [N], and metadata `clips` (JSON).
+//! Clip archives: a safetensors file with `joints` f32 [F, M, V, C], `offsets` i64 [N + 1], `labels`, optional `subjects`, `cameras` i64 `[N]`,
+//! `valid` u8 or `confidence` f32 [F, …, V], `split.<name>.test` u8 `[N]`, and metadata `clips` (JSON).
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -25,13 +25,13 @@ pub struct ClipArchive {
     pub fps: Option<f32>,
     /// Clips in file order.
     pub clips: Vec<OwnedClip>,
-    /// [N]
+    /// `[N]`
     pub labels: Vec<usize>,
-    /// [N] or empty
+    /// `[N]` or empty
     pub subjects: Vec<i64>,
-    /// [N] or empty
+    /// `[N]` or empty
     pub cameras: Vec<i64>,
-    /// Test flags [N] by split name.
+    /// Test flags `[N]` by split name.
     pub splits: BTreeMap<String, Vec<bool>>,
 }
 
@@ -159,7 +159,7 @@ impl<'a> Tensors<'a> {
         Ok(Some(tensor))
     }
 
-    /// An i64 tensor [count]; `None` when it is not there.
+    /// An i64 tensor `[count]`; `None` when it is not there.
     fn i64s(&self, name: &str, count: usize) -> Result<Option<Vec<i64>>> {
         let Some(tensor) = self.get(name, Dtype::I64)? else { return Ok(None) };
         if tensor.shape() != [count] {

@@ -104,7 +104,7 @@ fn check(file: &str, frames: &[Vec<f64>]) -> Result<()> {
         if frame.len() != FRAME {
             return bad(format!("expected {FRAME} numbers of the body humanoid3d, got {}", frame.len()));
         }
-        if let Some(at) = frame.iter().position(|x| !(x.abs() <= 1e6)) {
+        if let Some(at) = frame.iter().position(|x| !(-1e6..=1e6).contains(x)) {
             return bad(format!("number {at}: expected metres, radians or seconds, got {}", frame[at]));
         }
         let last = index + 1 == frames.len();
@@ -128,13 +128,15 @@ fn typical_step(frames: &[Vec<f64>]) -> f64 {
     steps.get(steps.len() / 2).copied().unwrap_or(1.0 / 30.0)
 }
 
-/// Repeats a short motion. Its last frame is the first of the next cycle, moved by the root's horizontal `travel` in a cycle (metres).
+/// Repeats a short motion. Its last frame is the first of the next cycle, which takes its place, moved by the root's horizontal `travel` in a cycle (metres).
 fn repeat(poses: &mut Vec<f32>, times: &mut Vec<f64>, travel: Vector) {
     let (row, cycle, total) = (JOINTS * 3, times.len() - 1, times[times.len() - 1]);
     if cycle == 0 || total >= REPEAT_BELOW {
         return;
     }
-    let mut index = cycle + 1;
+    poses.truncate(cycle * row);
+    times.truncate(cycle);
+    let mut index = cycle;
     while times[times.len() - 1] < REPEAT_TO - 1e-6 && times.len() < MAX_FRAMES {
         let (turn, frame) = (index / cycle, index % cycle);
         let moved = |(at, x): (usize, &f32)| x + (turn as f64 * travel[at % 3]) as f32;

@@ -63,12 +63,12 @@ impl OwnedClip {
 struct JsonClip {
     /// NW-UCLA: the clip's name.
     file_name: Option<String>,
-    /// NW-UCLA: [frames][joints] positions.
+    /// NW-UCLA: `[frames][joints]` positions.
     skeletons: Option<Vec<Vec<[f32; 3]>>>,
     /// DeepMimic: `wrap` or `none`.
     #[serde(rename = "Loop")]
     looped: Option<String>,
-    /// DeepMimic: [frames] of duration, root and rotations.
+    /// DeepMimic: `[frames]` of duration, root and rotations.
     #[serde(rename = "Frames")]
     motion: Option<Vec<Vec<f64>>>,
 }

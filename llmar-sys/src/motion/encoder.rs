@@ -60,7 +60,7 @@ impl ConvShape {
         format!("{}.weight", self.name)
     }
 
-    /// Name of the bias: f32 [c_out].
+    /// Name of the bias: f32 `[c_out]`.
     pub fn bias(&self) -> String {
         format!("{}.bias", self.name)
     }
@@ -154,7 +154,7 @@ pub struct EncoderScratch {
 
 impl Encoder {
     /// Reads `encoder.in`, `encoder.{stage}.down`, `encoder.{stage}.{block}.dilated`, `encoder.{stage}.{block}.point`, `encoder.out`, each with
-    /// `.weight` (matrix [c_out, kernel · c_in], column tap · c_in + channel) and `.bias` (f32 [c_out]).
+    /// `.weight` (matrix [c_out, kernel · c_in], column tap · c_in + channel) and `.bias` (f32 `[c_out]`).
     ///
     /// # Errors
     /// Those of [`EncoderConfig::check`], and [`Error::Format`] or [`Error::Shape`] for tensors that are missing or do not fit.
@@ -203,7 +203,7 @@ impl Encoder {
         &self.config
     }
 
-    /// Features [frames >> halvings, outputs] of an input [frames, inputs]. Too few frames for one token give an empty result.
+    /// Features `[frames >> halvings, outputs]` of an input [frames, inputs]. Too few frames for one token give an empty result.
     ///
     /// # Panics
     /// When `input` is not [frames, inputs].

@@ -18,7 +18,7 @@ const CURVATURE: std::ops::RangeInclusive<f32> = 1e-6..=1e6;
 /// The discrete form of a clip: W indices in 0..U.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ActionSentence {
-    /// [W]
+    /// `[W]`
     pub tokens: Vec<u16>,
 }
 
@@ -175,7 +175,7 @@ impl Quantizer {
         }
     }
 
-    /// LLaMA input row of one token, [hidden].
+    /// LLaMA input row of one token, `[hidden]`.
     ///
     /// # Panics
     /// When the token is not a code: [`check`](Self::check) sentences that [`quantize`](Self::quantize) did not make.

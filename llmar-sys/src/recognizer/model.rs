@@ -46,6 +46,11 @@ impl Model {
         Self::new(Checkpoint::from_bytes(Bytes::from_static(bytes), read_options(options))?)
     }
 
+    /// Uses bytes as they are, without a copy.
+    pub fn from_shared(bytes: Bytes, options: OpenOptions) -> Result<Arc<Self>> {
+        Self::new(Checkpoint::from_bytes(bytes, read_options(options))?)
+    }
+
     fn new(checkpoint: Checkpoint) -> Result<Arc<Self>> {
         let metadata = checkpoint.metadata();
         check_stages(metadata)?;

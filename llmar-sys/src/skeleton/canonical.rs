@@ -20,11 +20,11 @@ pub struct Canonical {
     pub joints: Vec<f32>,
     /// T, as in the clip.
     pub frames: usize,
-    /// Seconds since the first frame, non-decreasing; frame numbers when the clip's timing is unknown. [frames]
+    /// Seconds since the first frame, non-decreasing; frame numbers when the clip's timing is unknown. `[frames]`
     pub times: Vec<f64>,
     /// Whether `times` are seconds.
     pub timed: bool,
-    /// Whether each of the model's persons is in the clip. [persons]
+    /// Whether each of the model's persons is in the clip. `[persons]`
     pub present: Vec<bool>,
     /// Share of the present persons' joint-frames that were invalid and filled, 0..=1. A joint that the clip's layout lacks but that others
     /// stand in for is not missing; one that it has and never shows is.

@@ -103,7 +103,7 @@ impl Clip<'_> {
         Ok(())
     }
 
-    /// Time of each frame in seconds since the first; frame numbers when the timing is unknown. [frames]
+    /// Time of each frame in seconds since the first; frame numbers when the timing is unknown. `[frames]`
     pub(super) fn times(&self) -> Vec<f64> {
         match self.timing {
             Timing::Unknown => (0..self.frames).map(|frame| frame as f64).collect(),

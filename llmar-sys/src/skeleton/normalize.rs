@@ -38,7 +38,7 @@ pub struct Preprocess {
     pub heading: Heading,
     /// Size.
     pub scale: Scale,
-    /// Append velocities x[t+1] − x[t] (last frame zero) after the positions.
+    /// Append velocities `x[t+1] − x[t]` (last frame zero) after the positions.
     pub velocities: bool,
     /// Mean position subtracted, [persons · joints · coords].
     pub mean: Vec<f32>,

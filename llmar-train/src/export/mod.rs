@@ -8,7 +8,7 @@ use std::path::Path;
 use half::f16;
 use llmar::checkpoint::{FORMAT_VERSION, Label, Metadata, Prompt, Tensor, TensorData, write_checkpoint};
 use llmar::device::{Packed, Scheme, pack, packed_shapes};
-use llmar::text::{Tokenizer, TokenizerTables};
+use llmar::text::Tokenizer;
 
 use crate::artifacts::{self, AdapterMeta, BaseMeta, Opened, Stage1Meta, Store};
 use crate::cli::ExportArgs;
@@ -46,12 +46,13 @@ pub fn export(base_path: &Path, stage1_path: &Path, adapter_path: &Path, scheme:
     belongs("stage-1 file", &adapter.meta.stage1_sha256, stage1_path, stage1.sha256())?;
     belongs("base model's source", &adapter.meta.base_source_sha256, base_path, base.meta.source_sha256.clone())?;
     base.meta.config.check()?;
+    let lora = Lora::new(&adapter, &base.meta.config)?;
 
     let tables = tokenizer::from_base(&base)?;
-    let mut tensors = tokenizer_tensors(&tables)?;
+    let mut tensors = tables.tensors();
     let metadata = metadata(&base.meta, &stage1.meta, &adapter.meta, scheme, &Tokenizer::new(tables)?);
     motion_tensors(&stage1, &adapter, base.meta.config.hidden_size, &mut tensors)?;
-    llama_tensors(&base, &Lora::new(&adapter, &base.meta.config)?, scheme, &mut tensors)?;
+    llama_tensors(&base, &lora, scheme, &mut tensors)?;
     write_checkpoint(out, &metadata, &tensors)?;
     Ok(metadata)
 }
@@ -83,18 +84,6 @@ fn metadata(base: &BaseMeta, stage1: &Stage1Meta, adapter: &AdapterMeta, scheme:
     }
 }
 
-fn tokenizer_tensors(tables: &TokenizerTables) -> Result<Vec<Tensor<'static>>> {
-    let tensors = tokenizer::to_tensors(tables)?.into_iter().map(|(name, values)| {
-        let shape = vec![values.len()];
-        let data = match name {
-            "tokenizer.pieces" => TensorData::U8(values.iter().map(|&byte| byte as u8).collect()), // made from bytes
-            _ => TensorData::U32(Cow::Owned(values)),
-        };
-        Tensor { name: name.to_string(), shape, data }
-    });
-    Ok(tensors.collect())
-}
-
 /// Encoder, in the precision in which stage 1 stored it, and codebook.
 fn motion_tensors(stage1: &Opened<Stage1Meta>, adapter: &Opened<AdapterMeta>, hidden: usize, out: &mut Vec<Tensor<'static>>) -> Result<()> {
     for conv in stage1.meta.encoder.convs() {
@@ -102,7 +91,7 @@ fn motion_tensors(stage1: &Opened<Stage1Meta>, adapter: &Opened<AdapterMeta>, hi
         let name = format!("{}.weight", conv.name);
         let weights = stage1.floats(&name, &[rows, cols])?;
         let scheme = if matches!(stage1.info(&name), Some((_, Store::F32))) { Scheme::F32 } else { Scheme::F16 };
-        push_matrix(out, &name, scheme, rows, cols, &weights);
+        push_matrix(out, &name, scheme, rows, cols, &weights)?;
         let name = format!("{}.bias", conv.name);
         let bias = stage1.floats(&name, &[rows])?;
         push_f32(out, name, vec![rows], bias);
@@ -121,7 +110,7 @@ fn llama_tensors(base: &Opened<BaseMeta>, lora: &Lora<'_>, scheme: Scheme, out: 
     let (q, kv) = (c.num_attention_heads * c.head_dim, c.num_key_value_heads * c.head_dim);
     let words = if scheme == Scheme::Q4 { Scheme::Q8 } else { scheme };
 
-    push_matrix(out, "llama.embed", words, vocab, hidden, &base.floats("model.embed_tokens.weight", &[vocab, hidden])?);
+    push_matrix(out, "llama.embed", words, vocab, hidden, &base.floats("model.embed_tokens.weight", &[vocab, hidden])?)?;
     for layer in 0..c.num_hidden_layers {
         let norm = |part: &str| base.floats(&format!("model.layers.{layer}.{part}.weight"), &[hidden]);
         let matrix = |part: &str, target: &str, rows: usize, cols: usize| {
@@ -135,17 +124,17 @@ fn llama_tensors(base: &Opened<BaseMeta>, lora: &Lora<'_>, scheme: Scheme, out: 
         let mut qkv = matrix("self_attn.q_proj", "q", q, hidden)?;
         qkv.extend(matrix("self_attn.k_proj", "k", kv, hidden)?);
         qkv.extend(matrix("self_attn.v_proj", "v", kv, hidden)?);
-        push_matrix(out, &name("qkv"), scheme, q + 2 * kv, hidden, &qkv);
-        push_matrix(out, &name("o"), scheme, hidden, q, &matrix("self_attn.o_proj", "o", hidden, q)?);
+        push_matrix(out, &name("qkv"), scheme, q + 2 * kv, hidden, &qkv)?;
+        push_matrix(out, &name("o"), scheme, hidden, q, &matrix("self_attn.o_proj", "o", hidden, q)?)?;
         push_f32(out, name("ffn_norm"), vec![hidden], norm("post_attention_layernorm")?);
         let mut gate_up = matrix("mlp.gate_proj", "gate", ffn, hidden)?;
         gate_up.extend(matrix("mlp.up_proj", "up", ffn, hidden)?);
-        push_matrix(out, &name("gate_up"), scheme, 2 * ffn, hidden, &gate_up);
-        push_matrix(out, &name("down"), scheme, hidden, ffn, &matrix("mlp.down_proj", "down", hidden, ffn)?);
+        push_matrix(out, &name("gate_up"), scheme, 2 * ffn, hidden, &gate_up)?;
+        push_matrix(out, &name("down"), scheme, hidden, ffn, &matrix("mlp.down_proj", "down", hidden, ffn)?)?;
     }
     push_f32(out, "llama.norm".to_string(), vec![hidden], base.floats("model.norm.weight", &[hidden])?);
     if !c.tie_word_embeddings {
-        push_matrix(out, "llama.head", words, vocab, hidden, &base.floats("lm_head.weight", &[vocab, hidden])?);
+        push_matrix(out, "llama.head", words, vocab, hidden, &base.floats("lm_head.weight", &[vocab, hidden])?)?;
     }
     Ok(())
 }
@@ -154,8 +143,15 @@ fn push_f32(out: &mut Vec<Tensor<'static>>, name: String, shape: Vec<usize>, val
     out.push(Tensor { name, shape, data: TensorData::F32(Cow::Owned(values)) });
 }
 
-/// Packs a row-major matrix [rows, cols] and appends its tensors.
-fn push_matrix(out: &mut Vec<Tensor<'static>>, name: &str, scheme: Scheme, rows: usize, cols: usize, weights: &[f32]) {
+/// Packs a row-major matrix [rows, cols] and appends its tensors. `Err` on a weight that f16 parts cannot hold: packing would saturate it.
+fn push_matrix(out: &mut Vec<Tensor<'static>>, name: &str, scheme: Scheme, rows: usize, cols: usize, weights: &[f32]) -> Result<()> {
+    let limit = if scheme == Scheme::F32 { f32::MAX } else { f16::MAX.to_f32() };
+    if let Some(at) = weights.iter().position(|w| w.is_nan() || w.abs() > limit) {
+        return Err(Error::format(
+            name,
+            format!("weight {at} is {}, expected a finite number of at most ±{limit} for {scheme:?}", weights[at]),
+        ));
+    }
     let f16s = |values: Vec<f16>| TensorData::F16(Cow::Owned(values));
     let u8s = |values: Vec<u8>| TensorData::U8(Cow::Owned(values));
     let parts = match pack(scheme, rows, cols, weights) {
@@ -167,6 +163,7 @@ fn push_matrix(out: &mut Vec<Tensor<'static>>, name: &str, scheme: Scheme, rows:
     for ((suffix, _, shape), data) in packed_shapes(scheme, rows, cols).into_iter().zip(parts) {
         out.push(Tensor { name: format!("{name}{suffix}"), shape, data });
     }
+    Ok(())
 }
 
 #[cfg(test)]

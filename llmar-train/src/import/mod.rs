@@ -11,8 +11,9 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use llmar::checkpoint::TensorData;
 use llmar::llama::LlamaConfig;
-use llmar::text::TokenizerTables;
+use llmar::text::{Tokenizer, TokenizerTables};
 
 use crate::artifacts::{self, BaseMeta, Planned, Store, Values, base_tensors};
 use crate::cli::ImportArgs;
@@ -92,13 +93,11 @@ pub fn tokenizer_of(source: &Path) -> Result<TokenizerTables> {
     tokenizer::from_gguf(&Gguf::parse(&source.display().to_string(), bytes.as_slice())?)
 }
 
-fn write_base(
-    source: &Path,
-    out: &Path,
-    meta: &BaseMeta,
-    mut tables: TokenizerTables,
-    floats: &dyn Fn(&str, &[usize]) -> Result<Vec<f32>>,
-) -> Result<()> {
+/// Values of a tensor by Hugging Face name and expected shape, wherever they come from.
+type Floats<'a> = dyn Fn(&str, &[usize]) -> Result<Vec<f32>> + 'a;
+
+/// Checks vocabulary and shape against each other and writes the base model.
+fn write_base(source: &Path, out: &Path, meta: &BaseMeta, mut tables: TokenizerTables, floats: &Floats<'_>) -> Result<()> {
     let wrong = |detail: String| Error::format(source.display(), detail);
     let vocab = meta.config.vocab_size;
     if tables.pieces.len() > vocab {
@@ -110,16 +109,21 @@ fn write_base(
     // Embeddings are often padded to a round number of rows; nothing is written for those.
     tables.pieces.resize(vocab, Vec::new());
 
+    // Built only to find now what would fail at export or in training.
+    Tokenizer::new(tables.clone())?;
+
     let mut plan = base_tensors(&meta.config);
     let matrices = plan.len();
-    let tokenizer_tensors: Vec<_> = tokenizer::to_tensors(&tables)?.into_iter().collect();
-    plan.extend(tokenizer_tensors.iter().map(|(name, values)| {
-        let store = if *name == "tokenizer.pieces" { Store::U8 } else { Store::U32 };
-        Planned { name: (*name).to_string(), shape: vec![values.len()], store }
+    let vocabulary = tables.tensors();
+    plan.extend(vocabulary.iter().map(|tensor| {
+        let store = if matches!(tensor.data, TensorData::U8(_)) { Store::U8 } else { Store::U32 };
+        Planned { name: tensor.name.clone(), shape: tensor.shape.clone(), store }
     }));
-    artifacts::write_lazily(out, meta, &plan, &|index| match index.checked_sub(matrices) {
+    artifacts::write_lazily(out, meta, &plan, &|index| match index.checked_sub(matrices).map(|table| &vocabulary[table].data) {
         None => floats(&plan[index].name, &plan[index].shape).map(|values| Values::Floats(Cow::Owned(values))),
-        Some(table) => Ok(Values::Integers(Cow::Borrowed(&tokenizer_tensors[table].1))),
+        Some(TensorData::U8(bytes)) => Ok(Values::Bytes(Cow::Borrowed(bytes))),
+        Some(TensorData::U32(ids)) => Ok(Values::Integers(Cow::Borrowed(ids))),
+        Some(TensorData::F16(_) | TensorData::F32(_)) => Err(Error::format(&plan[index].name, "expected a table of integers")),
     })
 }
 

@@ -388,7 +388,16 @@ fn read_all(bytes: &[u8]) -> Result<()> {
 
 #[test]
 fn truncated_and_flipped_gguf_files_never_panic() {
-    let (file, header) = tiny_gguf(3).0.build();
+    // A vocabulary of 14 keeps the header short: each of its bits is flipped.
+    let letters = byte_letters();
+    let mut pieces: Vec<String> = ["<|end|>".to_string()].into_iter().chain(letters[..12].iter().map(char::to_string)).collect();
+    pieces.push(format!("{}{}", letters[3], letters[4]));
+    let (file, header) = tiny_gguf(3)
+        .0
+        .strings("tokenizer.ggml.tokens", &pieces)
+        .strings("tokenizer.ggml.merges", &[format!("{} {}", letters[3], letters[4])])
+        .i32s("tokenizer.ggml.token_type", &[3, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1])
+        .build();
     read_all(&file).unwrap();
     for len in (0..header).chain((header..file.len()).step_by(61)) {
         assert!(read_all(&file[..len]).is_err(), "cut at {len} of {}", file.len());

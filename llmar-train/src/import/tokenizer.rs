@@ -5,7 +5,7 @@
 //! The runtime has exactly two ways of cutting text (see [`TokenizerKind`]); a tokenizer that cuts otherwise is refused, since its ids would
 //! silently be others.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use llmar::checkpoint::{TokenizerKind, TokenizerMeta};
 use llmar::text::TokenizerTables;
@@ -333,26 +333,9 @@ fn hidden_byte(n: u32) -> Option<u8> {
     u8::try_from(byte).ok()
 }
 
-/// Tables as the tensors of a file: `tokenizer.pieces`, `.offsets`, `.merges`, `.special`.
-pub fn to_tensors(tables: &TokenizerTables) -> Result<BTreeMap<&'static str, Vec<u32>>> {
-    let mut offsets = vec![0u32];
-    let mut bytes = Vec::new();
-    for piece in &tables.pieces {
-        bytes.extend(piece.iter().map(|&byte| u32::from(byte)));
-        offsets.push(u32::try_from(bytes.len()).map_err(|_| wrong("the pieces have more than 4 GiB"))?);
-    }
-    let merges = tables.merges.iter().flat_map(|&(left, right)| [left, right]).collect();
-    Ok(BTreeMap::from([
-        ("tokenizer.pieces", bytes),
-        ("tokenizer.offsets", offsets),
-        ("tokenizer.merges", merges),
-        ("tokenizer.special", tables.special.clone()),
-    ]))
-}
-
-/// The tables that [`to_tensors`] put into a base model.
+/// The tables in a base model, which stores them as a checkpoint does.
 pub fn from_base(base: &Opened<BaseMeta>) -> Result<TokenizerTables> {
-    let bytes = base.integers("tokenizer.pieces")?;
+    let bytes = base.bytes("tokenizer.pieces")?;
     let offsets = base.integers("tokenizer.offsets")?;
     let merges = base.integers("tokenizer.merges")?;
     let special = base.integers("tokenizer.special")?;
@@ -360,8 +343,7 @@ pub fn from_base(base: &Opened<BaseMeta>) -> Result<TokenizerTables> {
     for (id, ends) in offsets.windows(2).enumerate() {
         let piece = bytes.get(ends[0] as usize..ends[1] as usize);
         let piece = piece.ok_or_else(|| base.wrong(format!("tokenizer.offsets: piece {id} lies at {ends:?} of {} bytes", bytes.len())))?;
-        // Stored as u8, so every value fits.
-        pieces.push(piece.iter().map(|&byte| byte as u8).collect());
+        pieces.push(piece.to_vec());
     }
     let (merges, rest) = merges.as_chunks();
     if !rest.is_empty() {

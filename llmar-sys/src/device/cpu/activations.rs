@@ -61,7 +61,7 @@ impl GroupActivations {
 }
 
 /// How n tokens are cut into tiles: as many of the largest size as fit, then smaller ones.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Tiles {
     next: usize,
     n: usize,
@@ -91,40 +91,28 @@ impl Iterator for Tiles {
     }
 }
 
-/// Rounds x [n, cols] into tiles: the groups of tile (first, size) are `out[first · G..][..G · size]`, as [G, size].
+/// Rounds the tokens of one tile, x [size, cols], to out [G, size].
 #[inline(always)]
-pub(super) fn quantize_tiles(x: &[f32], n: usize, cols: usize, largest: usize, out: &mut Vec<GroupActivations>) {
-    let groups = cols.div_ceil(GROUP);
-    out.clear();
-    out.resize(n * groups, GroupActivations::default());
-    for (first, size) in Tiles::new(n, largest) {
-        let tile = &mut out[first * groups..][..groups * size];
-        for token in 0..size {
-            let row = &x[(first + token) * cols..][..cols];
-            let (full, rest) = row.as_chunks::<GROUP>();
-            for (g, x) in full.iter().enumerate() {
-                tile[g * size + token] = GroupActivations::quantize(x);
-            }
-            if !rest.is_empty() {
-                let mut padded = [0.0; GROUP];
-                padded[..rest.len()].copy_from_slice(rest);
-                tile[full.len() * size + token] = GroupActivations::quantize(&padded);
-            }
+pub(super) fn quantize_tile(x: &[f32], size: usize, cols: usize, out: &mut [GroupActivations]) {
+    for token in 0..size {
+        let (full, rest) = x[token * cols..][..cols].as_chunks::<GROUP>();
+        for (g, x) in full.iter().enumerate() {
+            out[g * size + token] = GroupActivations::quantize(x);
+        }
+        if !rest.is_empty() {
+            let mut padded = [0.0; GROUP];
+            padded[..rest.len()].copy_from_slice(rest);
+            out[full.len() * size + token] = GroupActivations::quantize(&padded);
         }
     }
 }
 
-/// Interleaves x [n, cols] into tiles: the values of tile (first, size) are `out[first · cols..][..cols · size]`, as [cols, size].
-pub(super) fn interleave_tiles(x: &[f32], n: usize, cols: usize, largest: usize, out: &mut Vec<f32>) {
-    out.clear();
-    out.resize(n * cols, 0.0);
-    for (first, size) in Tiles::new(n, largest) {
-        let tile = &mut out[first * cols..][..cols * size];
-        let rows = &x[first * cols..][..cols * size];
-        for (k, values) in tile.chunks_exact_mut(size).enumerate() {
-            for (token, value) in values.iter_mut().enumerate() {
-                *value = rows[token * cols + k];
-            }
+/// Interleaves the tokens of one tile, x [size, cols], to out [cols, size].
+#[inline(always)]
+pub(super) fn interleave_tile(x: &[f32], size: usize, cols: usize, out: &mut [f32]) {
+    for (k, values) in out.chunks_exact_mut(size).enumerate() {
+        for (token, value) in values.iter_mut().enumerate() {
+            *value = x[token * cols + k];
         }
     }
 }

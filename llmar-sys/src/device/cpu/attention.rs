@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use super::Cpu;
 use super::lanes::{Kernel, LANES, Lanes, exp};
+use super::parts::Parts;
 use crate::device::{AttentionShape, Rows};
 
 /// Multiplications below which attention stays on the calling thread.
@@ -168,30 +169,6 @@ fn pair_at(rows: &Rows, heads: usize, work: usize) -> usize {
     rows.row_ranges.len() * heads
 }
 
-/// The output, cut into parts by several threads.
-#[derive(Clone, Copy)]
-struct Output {
-    out: *mut f32,
-    len: usize,
-}
-
-// SAFETY: the pointer comes from an exclusive borrow that outlives the op, and threads take parts that do not overlap.
-unsafe impl Send for Output {}
-// SAFETY: as above.
-unsafe impl Sync for Output {}
-
-impl Output {
-    /// One part.
-    ///
-    /// # Safety
-    /// No two parts that live at the same time may overlap.
-    unsafe fn part<'a>(self, range: Range<usize>) -> &'a mut [f32] {
-        let range = range.start.min(self.len)..range.end.min(self.len);
-        // SAFETY: the range lies within the output; the caller keeps parts apart.
-        unsafe { std::slice::from_raw_parts_mut(self.out.add(range.start), range.end.saturating_sub(range.start)) }
-    }
-}
-
 impl Cpu {
     /// See [`Device::attention`](crate::device::Device::attention).
     #[expect(clippy::too_many_arguments, reason = "one op, its tensors and its shape")]
@@ -205,7 +182,7 @@ impl Cpu {
         let work: usize = (0..n).map(|row| slots_of(rows, row) + 1).sum();
         let parts = if 2 * work * heads * head_dim < SERIAL_BELOW { 1 } else { self.threads().min(n * heads) };
 
-        let output = Output { out: out.as_mut_ptr(), len: out.len() };
+        let output = Parts::new(out);
         self.split(parts, |part| {
             // Rows see different numbers of slots: the cuts lie where the work is equal.
             let pairs = pair_at(rows, heads, work * heads * part / parts)..pair_at(rows, heads, work * heads * (part + 1) / parts);

@@ -141,6 +141,11 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
+    fn prefetch(self, line: &[u8; 64]) {
+        simd!(_mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()));
+    }
+
+    #[inline(always)]
     fn dot_q8<const T: usize>(self, w: &[u8; Q8_GROUP_BYTES], x: &[GroupActivations; T]) -> [Pair; T] {
         simd!({
             // The pairwise product of unsigned and signed bytes saturates at 16 bits, and 2 · 255 · 127 is too much. So |w| takes the place of the
@@ -149,6 +154,7 @@ impl Lanes for Avx2 {
             let offset = _mm256_set1_epi8(Q8_OFFSET as i8);
             let mut sums = [[_mm256_setzero_si256(); 2]; T];
             for (j, w) in w.as_chunks::<64>().0.iter().enumerate() {
+                #[expect(clippy::needless_range_loop, reason = "h also addresses the halves of the sums")]
                 for h in 0..2 {
                     let w = _mm256_xor_si256(_mm256_loadu_si256(w.as_ptr().cast::<__m256i>().add(h)), offset);
                     let magnitude = _mm256_abs_epi8(w);
@@ -171,6 +177,7 @@ impl Lanes for Avx2 {
             let mask = _mm256_set1_epi8(15);
             let mut pairs = [[_mm256_setzero_si256(); 2]; T];
             for (j, w) in w.as_chunks::<64>().0.iter().enumerate() {
+                #[expect(clippy::needless_range_loop, reason = "h also addresses the halves of the sums")]
                 for h in 0..2 {
                     let w = _mm256_loadu_si256(w.as_ptr().cast::<__m256i>().add(h));
                     let (low, high) = (_mm256_and_si256(w, mask), _mm256_and_si256(_mm256_srli_epi16::<4>(w), mask));

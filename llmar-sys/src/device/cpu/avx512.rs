@@ -135,6 +135,11 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
+    fn prefetch(self, line: &[u8; 64]) {
+        simd!(_mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()));
+    }
+
+    #[inline(always)]
     fn dot_q8<const T: usize>(self, w: &[u8; Q8_GROUP_BYTES], x: &[GroupActivations; T]) -> [__m512; T] {
         simd!({
             let mut sums = [_mm512_setzero_si512(); T];

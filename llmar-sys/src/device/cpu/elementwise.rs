@@ -1,7 +1,11 @@
-//! Ops without a matrix: RMSNorm, SwiGLU, log-sum-exp. Cheap beside the products, so they stay on the calling thread.
+//! Ops without a matrix: RMSNorm, SwiGLU, log-sum-exp. Cheap beside the products; only SwiGLU of many rows is split over threads.
 
 use super::Cpu;
 use super::lanes::{Kernel, LANES, Lanes, exp};
+use super::parts::Parts;
+
+/// Elements of SwiGLU below which it stays on the calling thread: about 4 µs.
+const SERIAL_BELOW: usize = 1 << 13;
 
 /// The first `len` ≤ 16 values of `from`, then `fill`.
 #[inline(always)]
@@ -91,8 +95,13 @@ impl Kernel for LogSumExp<'_> {
         // Sums of this many vectors stay in f32, which costs at most 2^-20 relatively; the sum of those sums is f64.
         const VECTORS: usize = 16;
         for (row, out) in self.logits.chunks_exact(self.vocab).zip(self.out) {
-            let largest = row.iter().fold(f32::NEG_INFINITY, |m, &x| if x > m { x } else { m });
-            if largest.is_infinite() {
+            let (full, rest) = row.as_chunks::<LANES>();
+            let mut largest = load_part(l, rest, f32::NEG_INFINITY);
+            for x in full {
+                largest = l.max(largest, l.load(x));
+            }
+            let largest = l.largest(largest);
+            if !largest.is_finite() {
                 *out = if row.iter().any(|x| x.is_nan()) { f32::NAN } else { largest };
                 continue;
             }
@@ -124,9 +133,18 @@ impl Cpu {
 
     /// See [`Device::swiglu`](crate::device::Device::swiglu).
     pub fn swiglu(&self, gate_up: &[f32], f: usize, y: &mut [f32]) {
-        if f > 0 {
-            self.run(SwiGlu { gate_up, f, y });
+        if f == 0 {
+            return;
         }
+        let n = gate_up.len() / (2 * f);
+        let parts = if n * f < SERIAL_BELOW { 1 } else { n.min(self.threads()) };
+        let y = Parts::new(&mut y[..n * f]);
+        self.split(parts, |part| {
+            let rows = n * part / parts..n * (part + 1) / parts;
+            // SAFETY: the parts' rows do not overlap.
+            let y = unsafe { y.part(rows.start * f..rows.end * f) };
+            self.run(SwiGlu { gate_up: &gate_up[rows.start * 2 * f..rows.end * 2 * f], f, y });
+        });
     }
 
     /// See [`Device::log_sum_exp`](crate::device::Device::log_sum_exp).

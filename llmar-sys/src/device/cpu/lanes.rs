@@ -49,7 +49,7 @@ pub(super) trait Lanes: Copy + Send + Sync {
     fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
     /// a · b + c, rounded once where the machine does that fast, otherwise twice.
     fn mul_add(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
-    /// Nearest integers, ties to even.
+    /// Nearest integers, ties to even, of magnitudes up to 2^22.
     fn round(self, a: Self::F) -> Self::F;
     /// 2^n for integral n in −126..=127.
     fn exp2i(self, n: Self::F) -> Self::F;
@@ -62,12 +62,12 @@ pub(super) trait Lanes: Copy + Send + Sync {
         tree_sum(v)
     }
 
-    /// Largest lane; lanes must not be NaN.
+    /// Largest lane; NaN when a lane is NaN.
     #[inline(always)]
     fn largest(self, a: Self::F) -> f32 {
         let mut v = [0.0; LANES];
         self.store(a, &mut v);
-        v.iter().copied().fold(f32::NEG_INFINITY, f32::max)
+        v.into_iter().fold(f32::NEG_INFINITY, |m, x| if m > x || m.is_nan() { m } else { x })
     }
 
     /// Lane i = [`Lanes::sum`] of vector i.
@@ -79,6 +79,10 @@ pub(super) trait Lanes: Copy + Send + Sync {
         }
         self.load(&sums)
     }
+
+    /// Asks for a cache line that will be read soon; a hint without effect on results.
+    #[inline(always)]
+    fn prefetch(self, _line: &[u8; 64]) {}
 
     /// For each of T tokens and 16 rows, Σ_k (q[k] − 128) x[k] over one group, exactly.
     fn dot_q8<const T: usize>(self, w: &[u8; Q8_GROUP_BYTES], x: &[GroupActivations; T]) -> [Self::F; T];
@@ -197,7 +201,8 @@ impl Lanes for Portable {
     }
     #[inline(always)]
     fn round(self, a: Self::F) -> Self::F {
-        a.map(f32::round_ties_even)
+        // Exact below 2^22, which is more than the exponents it is used for, and without the library call of `round_ties_even`.
+        a.map(|a| (a + 12_582_912.0) - 12_582_912.0)
     }
     #[inline(always)]
     fn exp2i(self, n: Self::F) -> Self::F {

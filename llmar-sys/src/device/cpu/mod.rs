@@ -11,6 +11,9 @@ mod elementwise;
 mod lanes;
 mod linear;
 mod nearest;
+mod parts;
+mod peak;
+mod pool;
 mod rope;
 
 use std::sync::{Mutex, PoisonError};
@@ -63,7 +66,7 @@ pub struct Cpu {
     isa: Isa,
     threads: usize,
     /// Workers; none when everything runs on the calling thread.
-    pool: Option<rayon::ThreadPool>,
+    pool: Option<pool::Pool>,
     /// Buffers that are not in use. A list, because several callers may share one device.
     scratch: Mutex<Vec<Scratch>>,
     rope: rope::Tables,
@@ -97,7 +100,7 @@ impl Cpu {
         let pool = if threads == 1 {
             None
         } else {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|i| format!("llmar-{i}")).build();
+            let pool = pool::Pool::new(threads - 1);
             Some(pool.map_err(|e| Error::argument("threads", "workers that the system can start", e))?)
         };
         Ok(Self { isa, threads, pool, scratch: Mutex::default(), rope: rope::Tables::default() })
@@ -115,10 +118,7 @@ impl Cpu {
 
     /// See [`Device::install`](crate::device::Device::install).
     pub fn install<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {
-        match &self.pool {
-            None => f(),
-            Some(pool) => pool.install(f),
-        }
+        f()
     }
 
     /// Runs a kernel on this machine's lanes.
@@ -138,7 +138,7 @@ impl Cpu {
     /// Calls `f` with every number below `parts`, on as many threads as there are.
     fn split(&self, parts: usize, f: impl Fn(usize) + Sync) {
         match &self.pool {
-            Some(pool) if parts > 1 => pool.install(|| halve(0, parts, &f)),
+            Some(pool) if parts > 1 => pool.run(parts, &f),
             _ => (0..parts).for_each(f),
         }
     }
@@ -151,13 +151,4 @@ impl Cpu {
     fn put_back(&self, scratch: Scratch) {
         self.scratch.lock().unwrap_or_else(PoisonError::into_inner).push(scratch);
     }
-}
-
-/// Calls `f` for start..end, one half beside the other.
-fn halve(start: usize, end: usize, f: &(impl Fn(usize) + Sync)) {
-    if end - start == 1 {
-        return f(start);
-    }
-    let middle = start.midpoint(end);
-    rayon::join(|| halve(start, middle, f), || halve(middle, end, f));
 }
