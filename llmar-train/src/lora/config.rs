@@ -293,6 +293,7 @@ impl Config {
         in_range("train.weight_decay", train.weight_decay, 0.0, 10.0)?;
         in_range("train.betas", train.betas.0.max(train.betas.1), 0.0, 0.999_999)?;
         in_range("train.clip", train.clip, 1e-9, f64::INFINITY)?;
+        train.schedule.check("train.schedule")?;
         in_range("train.label_smoothing", train.label_smoothing, 0.0, 0.999)?;
         in_range("calibration.temperature", f64::from(self.calibration.temperature), 1e-3, 1e3)?;
         in_range("calibration.unknown_below", f64::from(self.calibration.unknown_below), 0.0, 1.0)?;

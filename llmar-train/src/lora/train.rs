@@ -98,6 +98,11 @@ impl<'a> Run<'a> {
         let tokenizer = Tokenizer::new(tokenizer::from_base(&base)?)?;
         let (train, validation) = ClipSet::read(&config.data, &stage1.meta.preprocess)?;
         let words = Words::new(&tokenizer, &config.prompt, &train.classes, base.meta.eos_id, llama.config.vocab_size)?;
+        let rows = words.rows(stage1.meta.encoder.tokens(stage1.meta.preprocess.frames));
+        if rows > llama.config.max_position_embeddings {
+            let limit = format!("at most {} tokens with sentence and answer", llama.config.max_position_embeddings);
+            return Err(setting("prompt", limit, rows));
+        }
         let validation_sentences = sentences::plain(&stage1, &validation)?;
         let mut params = Params::new(device, config.seed);
         let lora = Lora::new(&mut params, &config.adapter, &llama.config)?;
@@ -182,7 +187,7 @@ impl<'a> Run<'a> {
         }
         let at_once = self.config.train.micro_batch;
         let scores = score::scores(&self.llama, Some(&self.lora), &self.words, codes, &self.validation_sentences, at_once)?;
-        Ok(Some(score::report(&scores, self.validation.labels())))
+        Ok(Some(score::report(&scores, self.validation.labels(), &self.validation.classes)))
     }
 
     fn snapshot(&self, settings: String) -> State {

@@ -206,7 +206,7 @@ pub struct Losses {
     pub supervised_codes: f64,
     /// Label smoothing of both.
     pub label_smoothing: f64,
-    /// Segments of a sentence that the classification head sees.
+    /// Segments of a sentence that the classification head sees, and the probe that measures the finished tokens.
     pub head_segments: usize,
     /// Dropout before the classification head.
     pub head_dropout: f64,
@@ -329,7 +329,8 @@ impl Phase {
         in_range(&key("lr"), self.lr, 0.0, 1.0)?;
         in_range(&key("weight_decay"), self.weight_decay, 0.0, 10.0)?;
         in_range(&key("betas"), self.betas.0.max(self.betas.1), 0.0, 0.999_999)?;
-        in_range(&key("clip"), self.clip, 1e-9, f64::INFINITY)
+        in_range(&key("clip"), self.clip, 1e-9, f64::INFINITY)?;
+        self.schedule.check(&key("schedule"))
     }
 }
 
@@ -361,7 +362,7 @@ impl Config {
         in_range("quantizer.gain", f64::from(quantizer.gain), 1e-9, 1e9)?;
         in_range("quantizer.clip", f64::from(quantizer.clip), 1e-9, 1e9)?;
         let w = self.input.frames / halved;
-        if losses.supervised() && (losses.head_segments == 0 || !w.is_multiple_of(losses.head_segments)) {
+        if losses.head_segments == 0 || !w.is_multiple_of(losses.head_segments) {
             return Err(setting("losses.head_segments", format!("a divisor of the {w} tokens of a sentence"), losses.head_segments));
         }
         in_range("losses.label_smoothing", losses.label_smoothing, 0.0, 0.999)?;
