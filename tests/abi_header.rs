@@ -16,7 +16,8 @@ const SOURCES: [&str; 9] =
 fn generate() -> String {
     let package = root().join("llmar-sys");
     let config = cbindgen::Config::from_file(package.join("cbindgen.toml")).unwrap();
-    let builder = SOURCES.iter().fold(cbindgen::Builder::new().with_config(config), |b, file| b.with_src(package.join("src/ffi").join(file)));
+    let builder =
+        SOURCES.iter().fold(cbindgen::Builder::new().with_config(config), |b, file| b.with_src(package.join("src/ffi").join(file)));
     let mut header = Vec::new();
     builder.generate().unwrap().write(&mut header);
     let mut header = String::from_utf8(header).unwrap();
@@ -33,7 +34,8 @@ fn header_is_what_the_sources_say() {
         return;
     }
     let committed = fs::read_to_string(&path).unwrap_or_default();
-    let line = committed.lines().zip(fresh.lines()).position(|(a, b)| a != b).unwrap_or(committed.lines().count().min(fresh.lines().count()));
+    let line =
+        committed.lines().zip(fresh.lines()).position(|(a, b)| a != b).unwrap_or(committed.lines().count().min(fresh.lines().count()));
     assert!(committed == fresh, "include/llmar.h is stale from line {} on; refresh it with `make header`", line + 1);
 }
 

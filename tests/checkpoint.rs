@@ -478,7 +478,8 @@ fn a_refused_write_leaves_the_old_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.llmar");
     std::fs::write(&path, "old").unwrap();
-    let cases: [(&str, fn(&mut Metadata, &mut Vec<llmar::checkpoint::Tensor<'static>>)); 7] = [
+    type Damage = fn(&mut Metadata, &mut Vec<llmar::checkpoint::Tensor<'static>>);
+    let cases: [(&str, Damage); 7] = [
         ("version", |m, _| m.format_version = 2),
         ("label", |m, _| m.labels[0].text.clear()),
         ("missing", |_, t| drop(t.pop())),

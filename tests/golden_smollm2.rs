@@ -4,8 +4,8 @@
 mod golden;
 #[path = "common/shared.rs"]
 mod shared;
-
-use std::path::{Path, PathBuf};
+#[path = "common/smollm2.rs"]
+mod smollm2;
 
 use golden::{load, worst_intermediate, worst_logit};
 use llmar::device::{Device, Scheme};
@@ -13,21 +13,10 @@ use llmar::llama::{Llama, Weights};
 use llmar_train::artifacts::{self, BaseMeta};
 use llmar_train::import::import;
 
-/// The GGUF file: `LLMAR_SMOLLM2_GGUF`, or where the demo puts it; `None`, after saying so, where it is not.
-fn gguf(test: &str) -> Option<PathBuf> {
-    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/demo/SmolLM2-135M-Instruct.Q4_1.gguf");
-    let path = std::env::var_os("LLMAR_SMOLLM2_GGUF").map_or(demo, PathBuf::from);
-    if path.exists() {
-        return Some(path);
-    }
-    println!("SKIPPED {test}: {} is missing", path.display());
-    None
-}
-
 #[test]
 fn smollm2_from_f16_weights() {
     let test = "smollm2_from_f16_weights";
-    let (Some(golden), Some(gguf)) = (load(test, "golden_smollm2-135m-instruct.json"), gguf(test)) else { return };
+    let (Some(golden), Some(gguf)) = (load(test, "golden_smollm2-135m-instruct.json"), smollm2::gguf(test)) else { return };
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("base.safetensors");
     let config = import(&gguf, &path).unwrap().config;

@@ -2,8 +2,10 @@
 
 #[path = "common/shared.rs"]
 mod shared;
+#[path = "common/smollm2.rs"]
+mod smollm2;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use llmar::text::Tokenizer;
 use llmar_train::import::tokenizer_of;
@@ -27,7 +29,7 @@ fn check(vocabulary: &Path, golden: &Path, count: usize) {
 fn smollm2_tokenizes_as_hugging_face() {
     let test = "smollm2_tokenizes_as_hugging_face";
     let Some(golden) = shared(test, "golden/golden_tokenizer_smollm2-135m-instruct.json") else { return };
-    let Some(vocabulary) = smollm2(test) else { return };
+    let Some(vocabulary) = smollm2::gguf(test) else { return };
     check(&vocabulary, &golden, 131);
 }
 
@@ -37,15 +39,4 @@ fn stories260k_tokenizes_as_hugging_face() {
     let Some(golden) = shared(test, "golden/golden_tokenizer_stories260k.json") else { return };
     let Some(vocabulary) = shared(test, "golden/stories260k") else { return };
     check(&vocabulary, &golden, 130);
-}
-
-/// The GGUF file of SmolLM2: `LLMAR_SMOLLM2_GGUF`, or where `make fetch` puts it.
-fn smollm2(test: &str) -> Option<PathBuf> {
-    let fetched = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/demo/SmolLM2-135M-Instruct.Q4_1.gguf");
-    let path = std::env::var_os("LLMAR_SMOLLM2_GGUF").map_or_else(|| PathBuf::from(fetched), PathBuf::from);
-    if path.exists() {
-        return Some(path);
-    }
-    println!("SKIPPED {test}: {} is missing (`make fetch`)", path.display());
-    None
 }

@@ -91,6 +91,12 @@ pub struct LoraArgs {
     /// Change one setting: dotted name and TOML value; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub set: Vec<Setting>,
+    /// Base model, from `import`; instead of the settings' `base`
+    #[arg(long, value_name = "FILE")]
+    pub base: Option<PathBuf>,
+    /// Encoder and codebook, from `vqvae`; instead of the settings' `stage1`
+    #[arg(long, value_name = "FILE")]
+    pub stage1: Option<PathBuf>,
     /// Folder of the run: metrics, snapshots, adapter.safetensors
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
@@ -140,9 +146,6 @@ pub struct EvaluateArgs {
     /// Worker threads; 0 computes on the calling thread
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub threads: usize,
-    /// Fit temperature and threshold on these clips and print them
-    #[arg(long)]
-    pub calibrate_out: bool,
 }
 
 /// The two sides of a split.

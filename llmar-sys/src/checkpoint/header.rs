@@ -4,6 +4,7 @@
 //! and the crate against each other.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fmt;
 use std::ops::Range;
 
@@ -238,10 +239,11 @@ impl<'de> Deserialize<'de> for RawHeader {
                         }
                     } else if header.tensors.len() == TENSOR_LIMIT {
                         return Err(de::Error::custom(format!("more than {TENSOR_LIMIT} tensors")));
-                    } else if header.tensors.contains_key(&key) {
-                        return Err(duplicate(&key));
                     } else {
-                        header.tensors.insert(key, map.next_value()?);
+                        match header.tensors.entry(key) {
+                            Entry::Occupied(first) => return Err(duplicate(first.key())),
+                            Entry::Vacant(free) => free.insert(map.next_value()?),
+                        };
                     }
                 }
                 Ok(header)

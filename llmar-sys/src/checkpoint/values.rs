@@ -9,12 +9,21 @@ const SCALES: [&str; 2] = [".scale", ".min"];
 /// Elements looked at between two decisions to stop.
 const CHUNK: usize = 4096;
 
-/// The check that every opening makes: f32 tensors, and the f16 scales and minima. Plain f16 weights are most of their file and are read by
-/// `verify` alone.
+/// Whether opening a file reads this tensor: f32 tensors, and the f16 scales and minima. Plain f16 weights are most of their file and are read
+/// by `verify` alone.
+pub(super) fn read_at_opening(name: &str, dtype: Dtype) -> bool {
+    match dtype {
+        Dtype::F32 => true,
+        Dtype::F16 => SCALES.iter().any(|suffix| name.ends_with(suffix)),
+        Dtype::U8 | Dtype::U32 => false,
+    }
+}
+
+/// The check that every opening makes.
 pub(super) fn check_values(name: &str, dtype: Dtype, bytes: &Bytes) -> Result<()> {
     match dtype {
         Dtype::F32 => check_finite_f32(name, bytes.cast()?),
-        Dtype::F16 if SCALES.iter().any(|suffix| name.ends_with(suffix)) => check_finite_f16(name, bytes.cast()?),
+        Dtype::F16 if read_at_opening(name, dtype) => check_finite_f16(name, bytes.cast()?),
         // Alignment alone: a caller's memory may start anywhere.
         Dtype::F16 => bytes.cast::<u16>().map(|_| ()),
         Dtype::U32 => bytes.cast::<u32>().map(|_| ()),

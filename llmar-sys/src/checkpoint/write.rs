@@ -13,7 +13,7 @@ use super::header::{self, BLANK_CHECKSUM, CHECKSUM_KEY, DOCUMENT_KEY, Dtype, HEA
 use super::inventory::check_inventory;
 use super::replace::replace_file;
 use super::schema::Metadata;
-use super::values::{check_finite_f16, check_finite_f32};
+use super::values::{check_finite_f16, check_finite_f32, read_at_opening};
 use crate::error::{Error, Result};
 
 /// Multiple at which the data section and, as far as their lengths allow, the tensors start: a cache line.
@@ -92,14 +92,17 @@ pub fn write_checkpoint(path: &Path, metadata: &Metadata, tensors: &[Tensor<'_>]
 /// The tensors in the order of the file, and where each will lie.
 ///
 /// safetensors allows no hole between tensors, so alignment comes from the order: first all whose length is a multiple of 64 bytes, then of
-/// 32, and so on down to odd lengths. Each then starts at a multiple of what divides its own length, or of 64.
+/// 32, and so on down to odd lengths. Each then starts at a multiple of what divides its own length, or of 64. Of equal ones, those that
+/// opening a file reads come first, side by side, so that a cold file is opened with few and long reads. Otherwise it is the caller's order.
 fn arrange<'a, 't>(tensors: &'a [Tensor<'t>]) -> Result<(Vec<&'a Tensor<'t>>, Table)> {
     if tensors.len() > TENSOR_LIMIT {
         return Err(Error::Limit { what: "tensors of a checkpoint", limit: TENSOR_LIMIT as u64, got: tensors.len() as u64 });
     }
     let mut order: Vec<&Tensor<'_>> = tensors.iter().collect();
-    // Power of two, at most 64, that divides the length. The sort is stable: the caller's order otherwise.
-    order.sort_by_key(|tensor| Reverse((tensor.data.bytes().len() | ALIGNMENT).trailing_zeros()));
+    order.sort_by_key(|tensor| {
+        let alignment = (tensor.data.bytes().len() | ALIGNMENT).trailing_zeros(); // power of two, at most 64, that divides the length
+        (Reverse(alignment), !read_at_opening(&tensor.name, tensor.data.dtype()))
+    });
     let mut table = Table::new();
     let mut end = 0;
     for tensor in &order {

@@ -205,6 +205,25 @@ fn packed_scales_are_finite_for_any_weights() {
 }
 
 #[test]
+fn q4_is_better_than_its_full_range() {
+    let mut random = Random(18);
+    let weights = random.vec(32 * 4000);
+    let w = Matrix::pack(Scheme::Q4, 4000, 32, &weights);
+    let (mut packed, mut plain) = (0.0f64, 0.0f64);
+    let mut row = vec![0.0; 32];
+    for (r, group) in weights.chunks(32).enumerate() {
+        w.row(r, &mut row);
+        packed += row.iter().zip(group).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>();
+        let low = group.iter().copied().fold(f32::INFINITY, f32::min);
+        let high = group.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let step = (high - low) / 15.0;
+        plain += group.iter().map(|w| f64::from(((w - low) / step).round() * step + low - w).powi(2)).sum::<f64>();
+    }
+    println!("squared error: {packed:.1}, of the plain range {plain:.1}");
+    assert!(packed < 0.9 * plain, "{packed} against {plain}");
+}
+
+#[test]
 fn tensors_that_do_not_fit_are_refused() {
     use crate::bytes::Bytes;
     let good = || vec![Bytes::copy_from(&[0; 2 * 16 * 32]), Bytes::copy_from(&[0; 2 * 16 * 2])];

@@ -20,7 +20,10 @@ fn check<T>(ptr: *const T, what: &str) -> Result<(), Failure> {
     }
     if !ptr.is_aligned() {
         let align = align_of::<T>();
-        return Err(Failure::new(LLMAR_ERROR_INVALID_ARGUMENT, format!("{what}: expected an address that is a multiple of {align}, got {ptr:p}")));
+        return Err(Failure::new(
+            LLMAR_ERROR_INVALID_ARGUMENT,
+            format!("{what}: expected an address that is a multiple of {align}, got {ptr:p}"),
+        ));
     }
     Ok(())
 }
@@ -200,7 +203,10 @@ unsafe fn struct_size<T: Versioned>(ptr: *const T, what: &str) -> Result<usize, 
         return Ok(size);
     }
     let (sizes, today) = (T::SIZES, size_of::<T>());
-    Err(Failure::new(LLMAR_ERROR_STRUCT_SIZE, format!("{what}: expected a struct_size of {sizes:?} or one of {today} to {MAX_STRUCT_SIZE}, got {size}")))
+    Err(Failure::new(
+        LLMAR_ERROR_STRUCT_SIZE,
+        format!("{what}: expected a struct_size of {sizes:?} or one of {today} to {MAX_STRUCT_SIZE}, got {size}"),
+    ))
 }
 
 /// Writes a result back into the caller's struct: as many bytes as the caller has room for.

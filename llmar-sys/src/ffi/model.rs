@@ -8,8 +8,8 @@ use super::args;
 use super::fence::{Poison, PoisonGuard, fence, fence_void};
 use super::log::{LLMAR_LOG_INFO, log};
 use super::status::{
-    Failure, LLMAR_ERROR_INVALID_ARGUMENT, LLMAR_ERROR_INVALID_ENUM, LLMAR_ERROR_NULL_POINTER, LLMAR_ERROR_OUT_OF_MEMORY, LLMAR_ERROR_READER,
-    llmar_status,
+    Failure, LLMAR_ERROR_INVALID_ARGUMENT, LLMAR_ERROR_INVALID_ENUM, LLMAR_ERROR_NULL_POINTER, LLMAR_ERROR_OUT_OF_MEMORY,
+    LLMAR_ERROR_READER, llmar_status,
 };
 use super::types::{
     LLMAR_MODEL_BORROW, LLMAR_MODEL_VERIFY, LLMAR_NAME_BYTES, LLMAR_SCHEME_F16, LLMAR_SCHEME_F32, LLMAR_SCHEME_Q4, LLMAR_SCHEME_Q8,
@@ -381,7 +381,9 @@ mod tests {
 
     #[test]
     fn readers_that_keep_their_word() {
-        for (at_once, size) in [(1, None), (7, Some(says_10_000 as _)), (usize::MAX, Some(cannot_say as _)), (10_000, Some(says_10_000 as _))] {
+        for (at_once, size) in
+            [(1, None), (7, Some(says_10_000 as _)), (usize::MAX, Some(cannot_say as _)), (10_000, Some(says_10_000 as _))]
+        {
             let bytes = run(10_000, at_once, usize::MAX, size).unwrap();
             assert!(bytes.len() == 10_000 && bytes.as_slice().iter().enumerate().all(|(i, b)| usize::from(*b) == i % 251));
         }

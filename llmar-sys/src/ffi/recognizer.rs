@@ -7,9 +7,7 @@ use std::time::{Duration, Instant};
 use super::args;
 use super::fence::{fence, fence_void, poisoned};
 use super::model::{llmar_model, token_count};
-use super::status::{
-    Failure, LLMAR_ERROR_BUFFER_TOO_SMALL, LLMAR_ERROR_IN_USE, LLMAR_ERROR_INVALID_ARGUMENT, llmar_status,
-};
+use super::status::{Failure, LLMAR_ERROR_BUFFER_TOO_SMALL, LLMAR_ERROR_IN_USE, LLMAR_ERROR_INVALID_ARGUMENT, llmar_status};
 use super::types::{llmar_call_params, llmar_clip, llmar_label_score, llmar_recognition, llmar_recognizer_params};
 use crate::control::Control;
 use crate::recognizer::{Options, Recognition, Recognizer};

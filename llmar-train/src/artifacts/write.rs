@@ -44,7 +44,7 @@ pub fn write<M: Kind>(path: &Path, meta: &M, tensors: &[(String, Vec<usize>, Vec
     write_lazily(path, meta, &plan, &|index| Ok(Values::Floats(Cow::Borrowed(&tensors[index].2))))
 }
 
-/// As [`write`], with only one tensor in memory at a time: `load(i)` gives the values of `plan[i]`, called once each, in the file's order.
+/// As [`write()`], with only one tensor in memory at a time: `load(i)` gives the values of `plan[i]`, called once each, in the file's order.
 pub fn write_lazily<'a, M: Kind>(path: &Path, meta: &M, plan: &[Planned], load: &dyn Fn(usize) -> Result<Values<'a>>) -> Result<()> {
     let mut names = BTreeSet::new();
     if let Some(twice) = plan.iter().find(|tensor| !names.insert(&tensor.name)) {

@@ -186,9 +186,9 @@ fn for_people(s: &Summary) -> String {
         let _ = writeln!(out, "frames: min {}, median {}, max {}, {} in all; persons: {}", f.min, f.median, f.max, f.total, s.persons);
     }
 
-    let width = s.classes.iter().map(|class| class.name.chars().count()).max().unwrap_or(0).max("subject".len());
+    let width = s.classes.iter().map(|class| class.name.chars().count()).max().unwrap_or(0).max("class, by subject".len());
     let subjects: Vec<i64> = s.classes.first().map(|class| class.subjects.keys().copied().collect()).unwrap_or_default();
-    let _ = write!(out, "\n{:width$} {:>6}", if subjects.is_empty() { "class" } else { "subject" }, "clips");
+    let _ = write!(out, "\n{:width$} {:>6}", if subjects.is_empty() { "class" } else { "class, by subject" }, "clips");
     subjects.iter().for_each(|subject| _ = write!(out, " {subject:>4}"));
     for class in &s.classes {
         let _ = write!(out, "\n{:width$} {:>6}", class.name, class.clips);
@@ -262,9 +262,11 @@ mod tests {
         assert_eq!(summary.missing.by_joint, BTreeMap::from([(joints[0].clone(), 1), (joints[5].clone(), 2)]));
 
         let text = for_people(&summary);
-        for part in
-            ["set: 4 clips, 3 classes, layout coco17 (17 joints, 2D), 15 frames", "sit down      3    1    2", "split s: 2 train, 2 test"]
-        {
+        for part in [
+            "set: 4 clips, 3 classes, layout coco17 (17 joints, 2D), 15 frames",
+            "sit down               3    1    2",
+            "split s: 2 train, 2 test",
+        ] {
             assert!(text.contains(part), "{part:?} is not in\n{text}");
         }
         let json: serde_json::Value = serde_json::from_str(&serde_json::to_string(&summary).unwrap()).unwrap();

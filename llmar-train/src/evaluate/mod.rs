@@ -55,8 +55,7 @@ pub fn evaluate(args: &EvaluateArgs) -> Result<Report> {
 
     // Labels are matched by their text: a model's indices are its own.
     let index: BTreeMap<&str, usize> = labels.iter().enumerate().map(|(i, l)| (l.as_str(), i)).collect();
-    let truths: Vec<Option<usize>> =
-        chosen.iter().map(|&i| index.get(archive.classes[archive.labels[i]].as_str()).copied()).collect();
+    let truths: Vec<Option<usize>> = chosen.iter().map(|&i| index.get(archive.classes[archive.labels[i]].as_str()).copied()).collect();
     let samples: Vec<Sample<'_>> =
         truths.iter().zip(&answers).map(|(&truth, a)| Sample { truth, ranking: &a.ranking, probabilities: &a.probabilities }).collect();
     Ok(Report {
@@ -86,8 +85,7 @@ fn for_people(report: &Report) -> String {
         text += &format!("\n{} clips have a label that the model does not know", report.unnameable);
     }
     for (class, share) in &m.per_class {
-        let mistakes: Vec<_> =
-            m.confusion.get(class).into_iter().flatten().map(|(answer, count)| format!("{answer} x{count}")).collect();
+        let mistakes: Vec<_> = m.confusion.get(class).into_iter().flatten().map(|(answer, count)| format!("{answer} x{count}")).collect();
         text += &format!("\n  {share:6.1} %  {class}  {}", mistakes.join(", "));
     }
     text

@@ -146,8 +146,7 @@ fn push_f32(out: &mut Vec<Tensor<'static>>, name: String, shape: Vec<usize>, val
 /// Packs a row-major matrix [rows, cols] and appends its tensors. `Err` on a weight that f16 parts cannot hold: packing would saturate it.
 fn push_matrix(out: &mut Vec<Tensor<'static>>, name: &str, scheme: Scheme, rows: usize, cols: usize, weights: &[f32]) -> Result<()> {
     let limit = if scheme == Scheme::F32 { f32::MAX } else { f16::MAX.to_f32() };
-    // Written so that NaN fails it.
-    if let Some(at) = weights.iter().position(|w| !(w.abs() <= limit)) {
+    if let Some(at) = weights.iter().position(|w| w.is_nan() || w.abs() > limit) {
         return Err(Error::format(
             name,
             format!("weight {at} is {}, expected a finite number of at most ±{limit} for {scheme:?}", weights[at]),

@@ -203,7 +203,8 @@ fn assert_near(matrix: &Matrix, expected: &[f64], bound: impl Fn(f64) -> f64, wh
 fn merged_weights_come_back_in_every_scheme() {
     let fixture = fixture(tiny_config());
     // Rounding of the scheme: half a step of the largest weight's group; q4 has 15 steps from its minimum to its maximum, both rounded to f16.
-    let schemes: [(Scheme, fn(f64) -> f64); 4] = [
+    type Bound = fn(f64) -> f64;
+    let schemes: [(Scheme, Bound); 4] = [
         (Scheme::F32, |max| 1e-6 * max),
         (Scheme::F16, |max| max / 2048.0 + 1e-6),
         (Scheme::Q8, |max| max / 127.0 * 0.51),

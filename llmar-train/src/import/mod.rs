@@ -93,13 +93,11 @@ pub fn tokenizer_of(source: &Path) -> Result<TokenizerTables> {
     tokenizer::from_gguf(&Gguf::parse(&source.display().to_string(), bytes.as_slice())?)
 }
 
-fn write_base(
-    source: &Path,
-    out: &Path,
-    meta: &BaseMeta,
-    mut tables: TokenizerTables,
-    floats: &dyn Fn(&str, &[usize]) -> Result<Vec<f32>>,
-) -> Result<()> {
+/// Values of a tensor by Hugging Face name and expected shape, wherever they come from.
+type Floats<'a> = dyn Fn(&str, &[usize]) -> Result<Vec<f32>> + 'a;
+
+/// Checks vocabulary and shape against each other and writes the base model.
+fn write_base(source: &Path, out: &Path, meta: &BaseMeta, mut tables: TokenizerTables, floats: &Floats<'_>) -> Result<()> {
     let wrong = |detail: String| Error::format(source.display(), detail);
     let vocab = meta.config.vocab_size;
     if tables.pieces.len() > vocab {

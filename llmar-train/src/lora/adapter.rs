@@ -103,9 +103,13 @@ impl CodeMap {
         let mut own = |name: &str, t: Tensor, trained: bool| if trained { params.add(name, &t) } else { t };
         let points = own("map.points", points, settings.points_lr_factor > 0.0);
         let through = match settings.form {
-            Form::Identity if dim != hidden => return Err(setting("map.form", format!("affine, as a code has {dim} features and an embedding {hidden}"), "identity")),
+            Form::Identity if dim != hidden => {
+                return Err(setting("map.form", format!("affine, as a code has {dim} features and an embedding {hidden}"), "identity"));
+            }
             Form::Identity => Through::Factor(f64::from(settings.scale)),
-            Form::Affine if dim > hidden => return Err(setting("encoder.dim of stage 1", format!("at most the language model's {hidden}"), dim)),
+            Form::Affine if dim > hidden => {
+                return Err(setting("encoder.dim of stage 1", format!("at most the language model's {hidden}"), dim));
+            }
             Form::Affine => {
                 let weight = tensor(&orthonormal_columns(hidden, dim, settings.scale, seed), &[hidden as i64, dim as i64], device);
                 let bias = tokens.mean_dim([0i64].as_slice(), false, Kind::Float);

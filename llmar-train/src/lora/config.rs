@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
-use crate::torch::{Schedule, in_range, setting};
+use crate::torch::{Schedule, file_name, in_range, setting};
 use crate::vqvae::{Augment, Data};
 
 /// All settings of a stage-2 run.
@@ -26,9 +26,11 @@ pub struct Config {
     pub snapshot_steps: usize,
     /// Name of the resulting model.
     pub name: String,
-    /// Base model, from `import`.
+    /// Base model, from `import`; `--base` on the command line comes first.
+    #[serde(default)]
     pub base: PathBuf,
-    /// Encoder and codebook, from `vqvae`. The clips must be those it was trained on, or validation tokens are too clean.
+    /// Encoder and codebook, from `vqvae`; `--stage1` on the command line comes first. The clips must be those it was trained on, or validation tokens are too clean.
+    #[serde(default)]
     pub stage1: PathBuf,
     /// Clips.
     pub data: Data,
@@ -268,6 +270,15 @@ impl Default for Calibration {
 }
 
 impl Config {
+    /// The settings as JSON for a file's provenance: of paths only the file name, since folders are nobody else's business.
+    pub fn record(&self) -> String {
+        let mut own = self.clone();
+        for path in [&mut own.base, &mut own.stage1, &mut own.data.archive] {
+            *path = file_name(path);
+        }
+        serde_json::to_string(&own).unwrap_or_default()
+    }
+
     /// Every number is in its range.
     pub fn check(&self) -> Result<()> {
         let (adapter, train) = (&self.adapter, &self.train);
@@ -282,6 +293,7 @@ impl Config {
         in_range("train.weight_decay", train.weight_decay, 0.0, 10.0)?;
         in_range("train.betas", train.betas.0.max(train.betas.1), 0.0, 0.999_999)?;
         in_range("train.clip", train.clip, 1e-9, f64::INFINITY)?;
+        train.schedule.check("train.schedule")?;
         in_range("train.label_smoothing", train.label_smoothing, 0.0, 0.999)?;
         in_range("calibration.temperature", f64::from(self.calibration.temperature), 1e-3, 1e3)?;
         in_range("calibration.unknown_below", f64::from(self.calibration.unknown_below), 0.0, 1.0)?;

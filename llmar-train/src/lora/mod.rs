@@ -9,10 +9,12 @@ mod llama;
 mod prompt;
 pub mod score;
 mod sentences;
+#[cfg(test)]
+mod tests;
 mod train;
 
 pub use adapter::{CodeMap, Lora};
-pub use config::{Adapter, Config, Map, Point, Prompt, Target, Train, Variation};
+pub use config::{Adapter, Calibration, Config, Form, Map, Point, Prompt, Target, Train, Variation};
 pub use llama::{Llama, Packing};
 pub use prompt::Words;
 pub use sentences::plain;

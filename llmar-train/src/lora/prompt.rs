@@ -43,8 +43,13 @@ impl Words {
         Ok(Self { prefix, suffix, labels, eos, trie })
     }
 
+    /// Text positions of a prompt with a sentence of `tokens` and the longest answer.
+    pub fn rows(&self, tokens: usize) -> usize {
+        self.prefix.len() + tokens + self.suffix.len() + self.labels.iter().map(Vec::len).max().unwrap_or(0)
+    }
+
     /// Code embeddings and suffix of each clip, then `after` [ids of clip 0 ++ ids of clip 1 …], equally many a clip.
-    fn rows(&self, llama: &Llama, codes: &Tensor, sentences: &[Vec<u16>], after: &[u32]) -> Tensor {
+    fn packed_rows(&self, llama: &Llama, codes: &Tensor, sentences: &[Vec<u16>], after: &[u32]) -> Tensor {
         let clips = sentences.len() as i64;
         let hidden = codes.size()[1];
         let ids: Vec<i64> = sentences.iter().flatten().map(|t| i64::from(*t)).collect();
@@ -69,7 +74,7 @@ impl Words {
                 targets.push(i64::from(*target));
             }
         }
-        let x = self.rows(llama, codes, sentences, &after);
+        let x = self.packed_rows(llama, codes, sentences, &after);
         let packing = Packing::causal(self.prefix.len(), sentences.len(), rows, llama.device());
         (Packed { x, packing, keep }, targets)
     }
@@ -91,7 +96,7 @@ impl Words {
             (0..inner.len()).map(move |i| (first + i) as i64)
         });
         let keep = keep.collect();
-        let x = self.rows(llama, codes, sentences, &after);
+        let x = self.packed_rows(llama, codes, sentences, &after);
         let packing = Packing::tree(self.prefix.len(), sentences.len(), &parents, llama.device());
         (Packed { x, packing, keep }, inner)
     }

@@ -6,10 +6,18 @@ use super::adapter::Lora;
 use super::llama::Llama;
 use super::prompt::Words;
 use crate::error::Result;
+use crate::evaluate::{Metrics, Sample};
 
 /// log p(label, EOS | prompt) of every label for every sentence, [sentences][labels]. `codes` [codes, hidden] are the codes' embeddings;
 /// `at_once` sentences share a pass.
-pub fn scores(llama: &Llama, lora: Option<&Lora>, words: &Words, codes: &Tensor, sentences: &[Vec<u16>], at_once: usize) -> Result<Vec<Vec<f64>>> {
+pub fn scores(
+    llama: &Llama,
+    lora: Option<&Lora>,
+    words: &Words,
+    codes: &Tensor,
+    sentences: &[Vec<u16>],
+    at_once: usize,
+) -> Result<Vec<Vec<f64>>> {
     let mut out = Vec::with_capacity(sentences.len());
     for part in sentences.chunks(at_once.max(1)) {
         let (logits, inner) = tch::no_grad(|| {
@@ -45,19 +53,19 @@ pub fn scores(llama: &Llama, lora: Option<&Lora>, words: &Words, codes: &Tensor,
 }
 
 /// What a set of scored sentences with known labels says.
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct Report {
-    /// Percent.
+    /// Right at first place, in per cent.
     pub top1: f64,
-    /// Percent.
-    pub top3: f64,
+    /// Right among the first five, in per cent.
+    pub top5: f64,
     /// Mean −ln p(label) of the probabilities over labels at temperature 1.
     pub nll: f64,
     /// The temperature at which `nll` is smallest.
     pub temperature: f64,
     /// The smallest nll.
     pub nll_at_temperature: f64,
-    /// Expected calibration error at that temperature, 15 equal bins, percent.
+    /// Expected calibration error at that temperature, 0..=1 (see [`Metrics`]).
     pub ece: f64,
 }
 
@@ -87,39 +95,29 @@ pub fn fit_temperature(scores: &[Vec<f64>], labels: &[usize]) -> f64 {
     ((low + high) / 2.0).exp()
 }
 
-/// Expected calibration error, 0..=1: Σ_bins share · |accuracy − mean confidence| over 15 bins of confidence.
-pub fn calibration_error(scores: &[Vec<f64>], labels: &[usize], temperature: f64) -> f64 {
-    const BINS: usize = 15;
-    let mut bins = [(0.0f64, 0.0f64); BINS]; // (hits, confidence)
-    for (s, label) in scores.iter().zip(labels) {
-        let p = probabilities(s, temperature);
-        let best = best_label(&p);
-        let bin = ((p[best] * BINS as f64).ceil() as usize).clamp(1, BINS) - 1;
-        bins[bin].0 += f64::from(u8::from(best == *label));
-        bins[bin].1 += p[best];
-    }
-    bins.iter().map(|(hits, confidence)| (hits - confidence).abs()).sum::<f64>() / labels.len().max(1) as f64
-}
-
-fn best_label(values: &[f64]) -> usize {
-    values.iter().enumerate().fold(0, |best, (i, v)| if *v > values[best] { i } else { best })
-}
-
-/// Measures scores [sentences][labels] against labels; `Err`-free, for at least one sentence.
-pub fn report(scores: &[Vec<f64>], labels: &[usize]) -> Report {
-    let rank = |s: &Vec<f64>, label: usize| s.iter().filter(|v| **v > s[label]).count();
-    let percent = |within: usize| {
-        let hits = scores.iter().zip(labels).filter(|(s, label)| rank(s, **label) < within).count();
-        100.0 * hits as f64 / labels.len().max(1) as f64
-    };
+/// Measures scores [sentences][labels] against labels, with the temperature that fits them.
+pub fn report(scores: &[Vec<f64>], labels: &[usize], names: &[String]) -> Report {
     let temperature = fit_temperature(scores, labels);
+    let ranked: Vec<(Vec<usize>, Vec<f32>)> = scores
+        .iter()
+        .map(|s| {
+            let p = probabilities(s, temperature);
+            let mut ranking: Vec<usize> = (0..p.len()).collect();
+            ranking.sort_by(|a, b| p[*b].total_cmp(&p[*a]));
+            let sorted = ranking.iter().map(|label| p[*label] as f32).collect();
+            (ranking, sorted)
+        })
+        .collect();
+    let samples: Vec<Sample<'_>> =
+        ranked.iter().zip(labels).map(|((ranking, probabilities), truth)| Sample { truth: Some(*truth), ranking, probabilities }).collect();
+    let metrics = Metrics::measure(names, &samples);
     Report {
-        top1: percent(1),
-        top3: percent(3),
+        top1: metrics.top1,
+        top5: metrics.top5,
         nll: nll(scores, labels, 1.0),
         temperature,
         nll_at_temperature: nll(scores, labels, temperature),
-        ece: 100.0 * calibration_error(scores, labels, temperature),
+        ece: metrics.ece,
     }
 }
 
@@ -137,14 +135,20 @@ mod tests {
             let z: Vec<f64> = (0..5).map(|_| f64::from(rng.normal()) * 1.5).collect();
             let p = probabilities(&z, 1.0);
             let mut draw = f64::from(rng.unit());
-            let label = p.iter().position(|p| { draw -= p; draw < 0.0 }).unwrap_or(4);
+            let label = p
+                .iter()
+                .position(|p| {
+                    draw -= p;
+                    draw < 0.0
+                })
+                .unwrap_or(4);
             scores.push(z.iter().map(|z| 3.0 * z).collect::<Vec<f64>>());
             labels.push(label);
         }
-        let found = report(&scores, &labels);
+        let names: Vec<String> = (0..5).map(|label| label.to_string()).collect();
+        let found = report(&scores, &labels, &names);
         assert!((found.temperature - 3.0).abs() < 0.25, "{found:?}");
-        assert!(found.ece < 2.5 && found.nll_at_temperature < found.nll, "{found:?}");
-        assert!(100.0 * calibration_error(&scores, &labels, 1.0) > 10.0);
-        assert!(found.top3 >= found.top1);
+        assert!(found.ece < 0.025 && found.nll_at_temperature < found.nll, "{found:?}");
+        assert_eq!(found.top5, 100.0);
     }
 }

@@ -28,7 +28,9 @@ const SNAPSHOT: &str = "adapter.state";
 
 /// The command `lora`.
 pub fn run(args: &LoraArgs) -> Result<()> {
-    let config: Config = crate::cli::read_config(&args.config, &args.set)?;
+    let mut config: Config = crate::cli::read_config(&args.config, &args.set)?;
+    config.base = args.base.clone().unwrap_or(config.base);
+    config.stage1 = args.stage1.clone().unwrap_or(config.stage1);
     let summary = train(&config, &args.out, args.resume)?;
     println!("{summary:#}");
     Ok(())
@@ -63,7 +65,7 @@ pub fn train(config: &Config, out: &Path, resume: bool) -> Result<Value> {
         }
     }
     bar.finish_and_clear();
-    let summary = run.finish(&out.join(ARTIFACT), &settings)?;
+    let summary = run.finish(&out.join(ARTIFACT))?;
     metrics.write(&summary)?;
     Ok(summary)
 }
@@ -96,6 +98,11 @@ impl<'a> Run<'a> {
         let tokenizer = Tokenizer::new(tokenizer::from_base(&base)?)?;
         let (train, validation) = ClipSet::read(&config.data, &stage1.meta.preprocess)?;
         let words = Words::new(&tokenizer, &config.prompt, &train.classes, base.meta.eos_id, llama.config.vocab_size)?;
+        let rows = words.rows(stage1.meta.encoder.tokens(stage1.meta.preprocess.frames));
+        if rows > llama.config.max_position_embeddings {
+            let limit = format!("at most {} tokens with sentence and answer", llama.config.max_position_embeddings);
+            return Err(setting("prompt", limit, rows));
+        }
         let validation_sentences = sentences::plain(&stage1, &validation)?;
         let mut params = Params::new(device, config.seed);
         let lora = Lora::new(&mut params, &config.adapter, &llama.config)?;
@@ -180,7 +187,7 @@ impl<'a> Run<'a> {
         }
         let at_once = self.config.train.micro_batch;
         let scores = score::scores(&self.llama, Some(&self.lora), &self.words, codes, &self.validation_sentences, at_once)?;
-        Ok(Some(score::report(&scores, self.validation.labels())))
+        Ok(Some(score::report(&scores, self.validation.labels(), &self.validation.classes)))
     }
 
     fn snapshot(&self, settings: String) -> State {
@@ -215,7 +222,7 @@ impl<'a> Run<'a> {
     }
 
     /// Takes the best parameters back where validation chose them, rounds, measures, writes.
-    fn finish(mut self, path: &Path, settings: &str) -> Result<Value> {
+    fn finish(mut self, path: &Path) -> Result<Value> {
         if self.config.train.patience > 0
             && let Some((_, best)) = &self.best
         {
@@ -246,7 +253,7 @@ impl<'a> Run<'a> {
             calibration: Calibration { temperature, unknown_below: self.config.calibration.unknown_below },
             stage1_sha256: self.stage1.sha256.clone(),
             base_source_sha256: self.base.source_sha256.clone(),
-            provenance: [("settings".to_owned(), settings.to_owned()), ("metrics".to_owned(), summary.to_string())].into(),
+            provenance: [("settings".to_owned(), self.config.record()), ("metrics".to_owned(), summary.to_string())].into(),
         };
         let mut tensors = self.lora.export()?;
         let shape = codes.size().iter().map(|n| *n as usize).collect();

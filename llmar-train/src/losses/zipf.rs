@@ -1,6 +1,6 @@
 //! L_Zipf: the usage of codes, sorted, should fall as word frequencies do (LLM-AR eqs. 1 to 3).
 
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 const EPS: f64 = 1e-10;
 
@@ -15,10 +15,11 @@ pub fn target(codes: usize) -> Vec<f64> {
 pub fn loss(counts: &Tensor) -> Tensor {
     let codes = counts.size()[0];
     let (sorted, _) = counts.sort(-1, true);
-    let p = &sorted / (sorted.sum(Kind::Float) + EPS);
-    let q = Tensor::from_slice(&target(codes as usize)).to_kind(p.kind()).to_device(p.device());
+    let kind = counts.kind();
+    let p = &sorted / (sorted.sum(kind) + EPS);
+    let q = Tensor::from_slice(&target(codes as usize)).to_kind(kind).to_device(p.device());
     let middle = (&p + &q) * 0.5;
-    let divergence = |a: &Tensor| (a * ((a + EPS).log() - (&middle + EPS).log())).sum(Kind::Float);
+    let divergence = |a: &Tensor| (a * ((a + EPS).log() - (&middle + EPS).log())).sum(kind);
     (divergence(&p) + divergence(&q)) * 0.5
 }
 
@@ -27,24 +28,34 @@ mod tests {
     use super::*;
     use crate::torch::{Rng, number};
 
-    #[test]
-    fn known_sources() {
-        let uniform = number(&loss(&Tensor::ones([512], (Kind::Float, tch::Device::Cpu))));
-        assert!((uniform - 0.109).abs() < 5e-4, "uniform {uniform}");
-        let mut one = vec![0f32; 512];
-        one[77] = 4096.0;
-        let collapsed = number(&loss(&Tensor::from_slice(&one)));
-        assert!((collapsed - 0.588).abs() < 5e-4, "one code {collapsed}");
-        // A perfect Zipf source, 4,096 tokens.
-        let cumulative: Vec<f64> = target(512).iter().scan(0.0, |sum, p| { *sum += p; Some(*sum) }).collect();
+    /// Divergence of 4,096 tokens drawn from a distribution over 512 codes.
+    fn sampled(distribution: &[f64]) -> f64 {
+        let cumulative: Vec<f64> = distribution
+            .iter()
+            .scan(0.0, |sum, p| {
+                *sum += p;
+                Some(*sum)
+            })
+            .collect();
         let mut rng = Rng::new(3, "zipf", 0);
         let mut counts = vec![0f32; 512];
         for _ in 0..4096 {
             let draw = (rng.bits() >> 11) as f64 / (1u64 << 53) as f64;
             counts[cumulative.partition_point(|c| *c < draw).min(511)] += 1.0;
         }
-        let sampled = number(&loss(&Tensor::from_slice(&counts)));
-        assert!((sampled - 0.0069).abs() < 0.0012, "Zipf source {sampled}");
+        number(&loss(&Tensor::from_slice(&counts)))
+    }
+
+    #[test]
+    fn known_sources() {
+        let zipf = sampled(&target(512));
+        assert!((zipf - 0.0069).abs() < 0.0012, "Zipf source {zipf}");
+        let uniform = sampled(&[1.0 / 512.0; 512]);
+        assert!((uniform - 0.109).abs() < 0.004, "uniform source {uniform}");
+        let mut one = vec![0f32; 512];
+        one[77] = 4096.0;
+        let collapsed = number(&loss(&Tensor::from_slice(&one)));
+        assert!((collapsed - 0.588).abs() < 5e-4, "one code {collapsed}");
         let exact: Vec<f32> = target(512).iter().map(|p| *p as f32).collect();
         assert!(number(&loss(&Tensor::from_slice(&exact))).abs() < 1e-6);
     }

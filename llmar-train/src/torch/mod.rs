@@ -11,6 +11,8 @@ pub use params::Params;
 pub use rng::Rng;
 pub use run::{Metrics, State, progress};
 
+use std::path::{Path, PathBuf};
+
 use tch::{Device, Kind, Tensor};
 
 use crate::error::{Error, Result};
@@ -45,6 +47,11 @@ pub fn setting(name: &str, expected: impl ToString, got: impl ToString) -> Error
 /// `Err` unless low ≤ value ≤ high.
 pub fn in_range(name: &str, value: f64, low: f64, high: f64) -> Result<()> {
     if value >= low && value <= high { Ok(()) } else { Err(setting(name, format!("{low} to {high}"), value)) }
+}
+
+/// The last part of a path.
+pub fn file_name(path: &Path) -> PathBuf {
+    path.file_name().map(PathBuf::from).unwrap_or_default()
 }
 
 /// f32 values of a shape, on a device.

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
-use super::Params;
+use super::{Params, in_range};
 use crate::error::{Error, Result};
 
 /// How the learning rate moves over a phase of `steps` steps.
@@ -33,6 +33,14 @@ pub enum Schedule {
 }
 
 impl Schedule {
+    /// Shares are shares.
+    pub fn check(&self, name: &str) -> Result<()> {
+        match *self {
+            Self::OneCycle { warm_up } | Self::Cosine { warm_up } => in_range(&format!("{name}.warm_up"), warm_up, 0.0, 1.0),
+            Self::Constant { .. } => Ok(()),
+        }
+    }
+
     /// Learning rate as a factor, and the first moment's decay where the schedule sets it, for step 0..steps.
     pub fn at(&self, step: usize, steps: usize) -> (f64, Option<f64>) {
         let cosine = |from: f64, to: f64, share: f64| to + (from - to) * 0.5 * (1.0 + (std::f64::consts::PI * share.clamp(0.0, 1.0)).cos());
@@ -51,7 +59,11 @@ impl Schedule {
             Self::Cosine { warm_up } => {
                 let warm = warm_up * steps as f64;
                 let s = step as f64;
-                if s < warm { ((s + 1.0) / warm.max(1.0), None) } else { (cosine(1.0, 0.0, (s - warm) / (steps as f64 - warm).max(1.0)), None) }
+                if s < warm {
+                    ((s + 1.0) / warm.max(1.0), None)
+                } else {
+                    (cosine(1.0, 0.0, (s - warm) / (steps as f64 - warm).max(1.0)), None)
+                }
             }
             Self::Constant { warm_up_steps } => (((step + 1) as f64 / warm_up_steps.max(1) as f64).min(1.0), None),
         }
@@ -131,7 +143,8 @@ impl AdamW {
     pub fn restore(&mut self, params: &Params, saved: &BTreeMap<String, Tensor>) -> Result<()> {
         let find = |name: &str| saved.get(name).ok_or_else(|| Error::format("run state", format!("tensor {name} is missing")));
         let products = Vec::<f64>::try_from(find("optim.products")?)?;
-        [self.beta1_product, self.beta2_product] = products.try_into().map_err(|_| Error::format("run state", "optim.products: expected 2 numbers"))?;
+        [self.beta1_product, self.beta2_product] =
+            products.try_into().map_err(|_| Error::format("run state", "optim.products: expected 2 numbers"))?;
         tch::no_grad(|| {
             for ((name, _), (m, v)) in params.entries().zip(&mut self.moments) {
                 m.copy_(find(&format!("optim.first.{name}"))?);
@@ -139,5 +152,45 @@ impl AdamW {
             }
             Ok(())
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::torch::{number, values};
+    use tch::{Device, Kind};
+
+    /// Two steps by hand from p = 1, gradients 0.5 and −0.25 of a sum (the second after clipping to norm 0.25).
+    #[test]
+    fn two_steps_agree_with_the_formula() -> Result<()> {
+        let mut params = Params::new(Device::Cpu, 0);
+        let p = params.add("p", &Tensor::ones([1], (Kind::Float, Device::Cpu)));
+        let mut optimiser = AdamW::new(&params, (0.9, 0.99), vec![Group { prefix: String::new(), lr_factor: 2.0, weight_decay: 0.1 }]);
+        let (mut expected, mut m, mut v) = (1.0f64, 0.0, 0.0);
+        for (t, (gradient, clip)) in [(0.5, 10.0), (-1.0, 0.25)].into_iter().enumerate() {
+            (&p * gradient).sum(Kind::Float).backward();
+            let norm = optimiser.step(&params, 0.01, None, clip);
+            assert!((norm - f64::abs(gradient)).abs() < 1e-6);
+            let g = f64::clamp(gradient, -clip, clip);
+            (m, v) = (0.9 * m + 0.1 * g, 0.99 * v + 0.01 * g * g);
+            let (m_hat, v_hat) = (m / (1.0 - 0.9f64.powi(t as i32 + 1)), v / (1.0 - 0.99f64.powi(t as i32 + 1)));
+            expected = expected * (1.0 - 0.02 * 0.1) - 0.02 * m_hat / (v_hat.sqrt() + 1e-8);
+            assert!((number(&p.sum(Kind::Float)) - expected).abs() < 1e-6, "step {t}: {:?}, expected {expected}", values(&p)?);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn schedules_rise_and_fall() {
+        let one_cycle = Schedule::OneCycle { warm_up: 0.2 };
+        assert!((one_cycle.at(0, 100).0 - 0.04).abs() < 1e-9);
+        assert!((one_cycle.at(19, 100).0 - 1.0).abs() < 1e-9 && (one_cycle.at(19, 100).1.unwrap_or(0.0) - 0.85).abs() < 1e-9);
+        assert!(one_cycle.at(99, 100).0 < 1e-5);
+        let cosine = Schedule::Cosine { warm_up: 0.1 };
+        assert!((cosine.at(0, 100).0 - 0.1).abs() < 1e-9 && (cosine.at(9, 100).0 - 1.0).abs() < 1e-9);
+        assert!((cosine.at(55, 100).0 - 0.5).abs() < 1e-9 && cosine.at(99, 100).0 < 1e-3);
+        assert_eq!(Schedule::Constant { warm_up_steps: 4 }.at(1, 100).0, 0.5);
+        assert_eq!(Schedule::Constant { warm_up_steps: 0 }.at(0, 100).0, 1.0);
     }
 }

@@ -57,7 +57,11 @@ impl State {
         };
         let bad = |detail: String| Error::format(path.display(), detail);
         let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| bad(e.to_string()))?;
-        let document = header.metadata().as_ref().and_then(|m| m.get("llmar_run")).ok_or_else(|| bad("no key llmar_run: not the state of a run".into()))?;
+        let document = header
+            .metadata()
+            .as_ref()
+            .and_then(|m| m.get("llmar_run"))
+            .ok_or_else(|| bad("no key llmar_run: not the state of a run".into()))?;
         let document: Value = serde_json::from_str(document).map_err(|e| bad(e.to_string()))?;
         let mut state = Self {
             step: document["step"].as_u64().ok_or_else(|| bad("no step".into()))? as usize,

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::augment::Augment;
 use crate::error::Result;
 use crate::losses::{commit, mmd};
-use crate::torch::{Schedule, in_range, setting};
+use crate::torch::{Schedule, file_name, in_range, setting};
 
 /// All settings of a stage-1 run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -206,7 +206,7 @@ pub struct Losses {
     pub supervised_codes: f64,
     /// Label smoothing of both.
     pub label_smoothing: f64,
-    /// Segments of a sentence that the classification head sees.
+    /// Segments of a sentence that the classification head sees, and the probe that measures the finished tokens.
     pub head_segments: usize,
     /// Dropout before the classification head.
     pub head_dropout: f64,
@@ -329,11 +329,20 @@ impl Phase {
         in_range(&key("lr"), self.lr, 0.0, 1.0)?;
         in_range(&key("weight_decay"), self.weight_decay, 0.0, 10.0)?;
         in_range(&key("betas"), self.betas.0.max(self.betas.1), 0.0, 0.999_999)?;
-        in_range(&key("clip"), self.clip, 1e-9, f64::INFINITY)
+        in_range(&key("clip"), self.clip, 1e-9, f64::INFINITY)?;
+        self.schedule.check(&key("schedule"))
     }
 }
 
 impl Config {
+    /// The settings as JSON for a file's provenance: of paths only the file name, since folders are nobody else's business.
+    pub fn record(&self) -> String {
+        let mut own = self.clone();
+        own.data.archive = file_name(&own.data.archive);
+        own.losses.mmd_base = file_name(&own.losses.mmd_base);
+        serde_json::to_string(&own).unwrap_or_default()
+    }
+
     /// Every number is in its range and the parts fit together.
     pub fn check(&self) -> Result<()> {
         let (encoder, quantizer, losses) = (&self.encoder, &self.quantizer, &self.losses);
@@ -353,7 +362,7 @@ impl Config {
         in_range("quantizer.gain", f64::from(quantizer.gain), 1e-9, 1e9)?;
         in_range("quantizer.clip", f64::from(quantizer.clip), 1e-9, 1e9)?;
         let w = self.input.frames / halved;
-        if losses.supervised() && (losses.head_segments == 0 || !w.is_multiple_of(losses.head_segments)) {
+        if losses.head_segments == 0 || !w.is_multiple_of(losses.head_segments) {
             return Err(setting("losses.head_segments", format!("a divisor of the {w} tokens of a sentence"), losses.head_segments));
         }
         in_range("losses.label_smoothing", losses.label_smoothing, 0.0, 0.999)?;

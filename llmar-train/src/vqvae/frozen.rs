@@ -7,7 +7,7 @@ use tch::{Device, Tensor};
 use super::model::Encoder;
 use super::quantizer::Ball;
 use crate::artifacts::{self, Stage1Meta};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::torch::{Params, tensor};
 
 /// Encoder and codebook, frozen.
@@ -27,10 +27,24 @@ impl Stage1 {
     /// Reads `stage1.safetensors`.
     pub fn read(path: &Path, device: Device) -> Result<Self> {
         let file = artifacts::open::<Stage1Meta>(path)?;
-        file.meta.preprocess.check()?;
-        let quantizer = &file.meta.quantizer;
+        let Stage1Meta { preprocess, encoder: shape, quantizer, .. } = &file.meta;
+        preprocess.check()?;
+        shape.check()?;
+        quantizer.check()?;
+        let fits = shape.inputs == preprocess.features() && shape.outputs == quantizer.dim && shape.tokens(preprocess.frames) > 0;
+        if !fits {
+            let detail = format!(
+                "an encoder from {} to {} features a frame does not fit {} frames of {} features and codes of {}",
+                shape.inputs,
+                shape.outputs,
+                preprocess.frames,
+                preprocess.features(),
+                quantizer.dim
+            );
+            return Err(Error::format(path.display(), detail));
+        }
         let mut params = Params::new(device, 0);
-        let mut encoder = Encoder::new(&mut params, &file.meta.encoder, quantizer.gain, quantizer.clip);
+        let mut encoder = Encoder::new(&mut params, shape, quantizer.gain, quantizer.clip);
         encoder.import(|name, shape| file.floats(name, shape))?;
         let tangent = file.floats("quantizer.tangent", &[quantizer.codes, quantizer.dim])?;
         let tangent = tensor(&tangent, &[quantizer.codes as i64, quantizer.dim as i64], device);

@@ -61,7 +61,11 @@ impl Embeddings {
         let rows = base.floats("model.embed_tokens.weight", &[vocab, hidden])?;
         let rows = tensor(&rows, &[vocab as i64, hidden as i64], params.device());
         if settings.mmd_map != mmd::Map::Affine && dim != hidden {
-            return Err(setting("losses.mmd_map", format!("affine, as a code has {dim} features and an embedding {hidden}"), "raw or standardised"));
+            return Err(setting(
+                "losses.mmd_map",
+                format!("affine, as a code has {dim} features and an embedding {hidden}"),
+                "raw or standardised",
+            ));
         }
         let mean = rows.mean_dim([0i64].as_slice(), false, Kind::Float);
         Ok(match settings.mmd_map {
@@ -94,7 +98,8 @@ pub struct Batch<'a> {
 impl Objective {
     /// Modules for the weights that are above 0.
     pub fn new(params: &mut Params, settings: &Losses, encoder: &llmar::motion::EncoderConfig, classes: usize, clip: f64) -> Result<Self> {
-        let head = settings.supervised().then(|| Head::new(params, encoder.outputs, classes, settings.head_segments, settings.head_dropout));
+        let head =
+            settings.supervised().then(|| Head::new(params, encoder.outputs, classes, settings.head_segments, settings.head_dropout));
         let decoder = (settings.reconstruction > 0.0).then(|| Decoder::new(params, encoder));
         let mmd = (settings.mmd > 0.0).then(|| Embeddings::read(params, settings, encoder.outputs, clip)).transpose()?;
         Ok(Self { settings: settings.clone(), head, decoder, mmd })
@@ -130,7 +135,9 @@ impl Objective {
         let mut sum = Sum::default();
         if let Some(head) = &self.head {
             let smoothing = settings.label_smoothing;
-            sum.add("supervised_codes", settings.supervised_codes, || supervised::loss(&head.forward(&through, true), batch.labels, smoothing));
+            sum.add("supervised_codes", settings.supervised_codes, || {
+                supervised::loss(&head.forward(&through, true), batch.labels, smoothing)
+            });
             let loss = || supervised::loss(&head.forward(batch.features, true), batch.labels, smoothing);
             sum.add("supervised_features", settings.supervised_features, loss);
         }

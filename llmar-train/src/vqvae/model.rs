@@ -136,7 +136,10 @@ impl Decoder {
         let width = config.width;
         let mut conv = |name: String, c_out: usize, c_in: usize, kernel: usize, dilation: usize| {
             let side = dilation * (kernel - 1) / 2;
-            Conv::new(params, &ConvShape { name: format!("decoder.{name}"), c_out, c_in, kernel, stride: 1, dilation, left: side, right: side })
+            Conv::new(
+                params,
+                &ConvShape { name: format!("decoder.{name}"), c_out, c_in, kernel, stride: 1, dilation, left: side, right: side },
+            )
         };
         let first = conv("in".into(), width, config.outputs, 3, 1);
         let mut stages = Vec::new();

@@ -108,12 +108,19 @@ pub fn small_run(sets: &[&str]) -> Result<(tempfile::TempDir, Config)> {
     Ok((folder, config))
 }
 
+/// libtorch's generator is the process's: runs of tests must not draw from it at the same time.
+pub fn alone() -> std::sync::MutexGuard<'static, ()> {
+    static RUNNING: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    RUNNING.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
 fn bytes(path: PathBuf) -> Result<Vec<u8>> {
     std::fs::read(&path).map_err(Error::io(path))
 }
 
 #[test]
 fn a_run_learns_repeats_and_resumes() -> Result<()> {
+    let _alone = alone();
     let (folder, config) = small_run(&[])?;
     let out = folder.path().join("run");
     let summary = train(&config, &out, false)?;
@@ -141,6 +148,7 @@ fn a_run_learns_repeats_and_resumes() -> Result<()> {
 
 #[test]
 fn a_run_resumes_across_the_phases() -> Result<()> {
+    let _alone = alone();
     let (folder, config) = small_run(&["features.steps=10", "codes.steps=5"])?;
     let out = folder.path().join("run");
     train(&config, &out, false)?;
@@ -152,6 +160,7 @@ fn a_run_resumes_across_the_phases() -> Result<()> {
 
 #[test]
 fn the_papers_form_runs_with_every_loss() -> Result<()> {
+    let _alone = alone();
     let sets = [
         "features.steps=0",
         "losses.supervised_features=0",
@@ -167,6 +176,8 @@ fn the_papers_form_runs_with_every_loss() -> Result<()> {
         "quantizer.update={kind=\"gradient\"}",
         "quantizer.shell=false",
         "encoder.causal=true",
+        "codes.steps=80",
+        "codes.lr=1e-2",
     ];
     let (folder, config) = small_run(&sets)?;
     let out = folder.path().join("run");
@@ -176,14 +187,15 @@ fn the_papers_form_runs_with_every_loss() -> Result<()> {
     let first = parse(text.lines().next().unwrap_or_default())?;
     let parts: Vec<&str> = first["parts"].as_object().into_iter().flatten().map(|(name, _)| name.as_str()).collect();
     assert_eq!(parts, ["commit", "context", "embed", "reconstruction", "zipf"]);
-    let last = parse(text.lines().nth(11).unwrap_or_default())?;
+    let last = parse(text.lines().nth(79).unwrap_or_default())?;
     let reconstruction = |line: &serde_json::Value| line["parts"]["reconstruction"].as_f64().unwrap_or(f64::NAN);
-    assert!(reconstruction(&last) < reconstruction(&first), "{first} {last}");
+    assert!(reconstruction(&last) < 0.9 * reconstruction(&first), "{first} {last}");
     Ok(())
 }
 
 #[test]
 fn bad_settings_are_named() -> Result<()> {
+    let _alone = alone();
     for (set, name) in [
         ("quantizer.codes=33", "quantizer.codes"),
         ("input.frames=18", "input.frames"),
@@ -251,6 +263,7 @@ fn compare_tokens(stage1: &Path, archive: &Path) -> Result<(usize, usize)> {
 
 #[test]
 fn runtime_and_trainer_give_the_same_tokens() -> Result<()> {
+    let _alone = alone();
     let (folder, config) = small_run(&[])?;
     let out = folder.path().join("run");
     train(&config, &out, false)?;

@@ -63,7 +63,7 @@ pub fn train(config: &Config, out: &Path, resume: bool) -> Result<Value> {
         }
     }
     bar.finish_and_clear();
-    let summary = run.finish(&out.join(ARTIFACT), &settings)?;
+    let summary = run.finish(&out.join(ARTIFACT))?;
     metrics.write(&summary)?;
     Ok(summary)
 }
@@ -155,7 +155,8 @@ impl<'a> Run<'a> {
         }
         let (factor, beta1) = phase.schedule.at(done, phase.steps);
         let norm = self.optimiser.step(&self.params, phase.lr * factor, beta1, phase.clip);
-        let mut line = json!({ "step": step + 1, "phase": name, "loss": loss, "lr": phase.lr * factor, "grad_norm": norm, "parts": sum.parts });
+        let mut line =
+            json!({ "step": step + 1, "phase": name, "loss": loss, "lr": phase.lr * factor, "grad_norm": norm, "parts": sum.parts });
         if let Some(nearest) = nearest {
             let dim = config.encoder.dim as i64;
             self.codebook.follow(&features.reshape([-1, dim]), &nearest, done, phase.steps, &mut rng);
@@ -204,7 +205,7 @@ impl<'a> Run<'a> {
     }
 
     /// Rounds, measures, writes.
-    fn finish(mut self, path: &Path, settings: &str) -> Result<Value> {
+    fn finish(mut self, path: &Path) -> Result<Value> {
         self.encoder.round();
         let codes = self.codebook.tangent().detach();
         let quantised = |features: &Tensor| -> (Vec<u16>, Tensor) {
@@ -240,7 +241,12 @@ impl<'a> Run<'a> {
             }
         }
         let mut tensors = self.encoder.export()?;
-        tensors.push(("quantizer.tangent".to_owned(), vec![self.config.quantizer.codes, self.config.encoder.dim], values(&codes)?, Store::F32));
+        tensors.push((
+            "quantizer.tangent".to_owned(),
+            vec![self.config.quantizer.codes, self.config.encoder.dim],
+            values(&codes)?,
+            Store::F32,
+        ));
         let meta = Stage1Meta {
             preprocess: self.preprocess.clone(),
             encoder: self.encoder.config().clone(),
@@ -251,7 +257,7 @@ impl<'a> Run<'a> {
                 gain: self.encoder.gain(),
                 clip: self.config.quantizer.clip,
             },
-            provenance: [("settings".to_owned(), settings.to_owned()), ("metrics".to_owned(), summary.to_string())].into(),
+            provenance: [("settings".to_owned(), self.config.record()), ("metrics".to_owned(), summary.to_string())].into(),
         };
         artifacts::write(path, &meta, &tensors)?;
         Ok(summary)

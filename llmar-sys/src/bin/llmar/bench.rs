@@ -91,13 +91,30 @@ pub fn bench(args: &Arguments) -> Result<(), Failure> {
     }
     writeln!(out, "{} ({}), {threads} thread(s), best of {:.1} s each", report["model"], report["scheme"], budget.as_secs_f64())?;
     writeln!(out, "open              {:9.2} ms", ms(open))?;
-    writeln!(out, "one recognition   {:9.2} ms  = tokens {:.2} + prompt {:.2} ({} rows) + labels {:.2} ({} rows)",
-        ms(one), stages.tokenize_ns as f64 / 1e6, stages.prompt_ns as f64 / 1e6, stages.prompt_rows,
-        stages.label_ns as f64 / 1e6, stages.label_rows)?;
+    writeln!(
+        out,
+        "one recognition   {:9.2} ms  = tokens {:.2} + prompt {:.2} ({} rows) + labels {:.2} ({} rows)",
+        ms(one),
+        stages.tokenize_ns as f64 / 1e6,
+        stages.prompt_ns as f64 / 1e6,
+        stages.prompt_rows,
+        stages.label_ns as f64 / 1e6,
+        stages.label_rows
+    )?;
     writeln!(out, "batch of {batch:<3}      {:9.1} recognitions/s", batch as f64 / many.as_secs_f64())?;
-    writeln!(out, "prefill {prompt:>4}      {:9.1} tokens/s   (in-cache kernel rate: {:.1})", prompt as f64 / prefill.as_secs_f64(), ceiling / flop)?;
-    writeln!(out, "decode            {:9.1} tokens/s   (memory floor: {:.1}, at {:.1} GB/s)",
-        DECODE_STEPS as f64 / decode.as_secs_f64(), bandwidth / weights as f64, bandwidth / 1e9)?;
+    writeln!(
+        out,
+        "prefill {prompt:>4}      {:9.1} tokens/s   (in-cache kernel rate: {:.1})",
+        prompt as f64 / prefill.as_secs_f64(),
+        ceiling / flop
+    )?;
+    writeln!(
+        out,
+        "decode            {:9.1} tokens/s   (memory floor: {:.1}, at {:.1} GB/s)",
+        DECODE_STEPS as f64 / decode.as_secs_f64(),
+        bandwidth / weights as f64,
+        bandwidth / 1e9
+    )?;
     match peak {
         Some(p) => Ok(writeln!(out, "peak memory       {:9.1} MB  (checkpoint {:.1} MB)", p as f64 / 1e6, model.file_len() as f64 / 1e6)?),
         None => Ok(writeln!(out, "peak memory       not known on this system")?),

@@ -13,9 +13,9 @@ pub fn clip(args: &Arguments) -> Result<(), Failure> {
         clips.extend(read_clips(path)?);
     }
     let index = args.index.unwrap_or(0);
-    let clip = clips.get(index).ok_or_else(|| {
-        Failure::Usage(format!("--index {index}: the files hold {} clip(s), counted from 0", clips.len()))
-    })?;
+    let clip = clips
+        .get(index)
+        .ok_or_else(|| Failure::Usage(format!("--index {index}: the files hold {} clip(s), counted from 0", clips.len())))?;
     let text = to_text(clip);
     match &args.out {
         None => Ok(stdout().lock().write_all(text.as_bytes())?),

@@ -52,11 +52,7 @@ pub fn info(args: &Arguments) -> Result<(), Failure> {
         meta.llama.vocab_size
     )?;
     writeln!(out, "prompt       {:?} [tokens] {:?}", meta.prompt.prefix, meta.prompt.suffix)?;
-    writeln!(
-        out,
-        "calibration  temperature {}, unknown below {}",
-        meta.calibration.temperature, meta.calibration.unknown_below
-    )?;
+    writeln!(out, "calibration  temperature {}, unknown below {}", meta.calibration.temperature, meta.calibration.unknown_below)?;
     Ok(writeln!(out, "labels       {}: {}", labels.len(), labels.join(", "))?)
 }
 

@@ -40,9 +40,8 @@ fn print(args: &Arguments, labels: &[String], clip: &OwnedClip, answer: &Recogni
     let mut out = stdout().lock();
     let top = answer.top.iter().zip(&answer.probabilities);
     if args.json {
-        let top: Vec<_> = top
-            .map(|(s, p)| serde_json::json!({"label": labels[s.label], "probability": p, "log_prob": s.log_prob}))
-            .collect();
+        let top: Vec<_> =
+            top.map(|(s, p)| serde_json::json!({"label": labels[s.label], "probability": p, "log_prob": s.log_prob})).collect();
         let line = serde_json::json!({
             "clip": clip.name, "top": top, "unknown": answer.unknown, "tokens": answer.sentence.tokens,
             "missing": answer.missing, "ms": ms,

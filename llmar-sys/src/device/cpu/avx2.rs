@@ -154,8 +154,8 @@ impl Lanes for Avx2 {
             let offset = _mm256_set1_epi8(Q8_OFFSET as i8);
             let mut sums = [[_mm256_setzero_si256(); 2]; T];
             for (j, w) in w.as_chunks::<64>().0.iter().enumerate() {
-                for h in 0..2 {
-                    let w = _mm256_xor_si256(_mm256_loadu_si256(w.as_ptr().cast::<__m256i>().add(h)), offset);
+                for (h, w) in w.as_chunks::<32>().0.iter().enumerate() {
+                    let w = _mm256_xor_si256(_mm256_loadu_si256(w.as_ptr().cast()), offset);
                     let magnitude = _mm256_abs_epi8(w);
                     for t in 0..T {
                         let signed = _mm256_sign_epi8(_mm256_set1_epi32(x[t].packed_word(j)), w);
@@ -176,8 +176,8 @@ impl Lanes for Avx2 {
             let mask = _mm256_set1_epi8(15);
             let mut pairs = [[_mm256_setzero_si256(); 2]; T];
             for (j, w) in w.as_chunks::<64>().0.iter().enumerate() {
-                for h in 0..2 {
-                    let w = _mm256_loadu_si256(w.as_ptr().cast::<__m256i>().add(h));
+                for (h, w) in w.as_chunks::<32>().0.iter().enumerate() {
+                    let w = _mm256_loadu_si256(w.as_ptr().cast());
                     let (low, high) = (_mm256_and_si256(w, mask), _mm256_and_si256(_mm256_srli_epi16::<4>(w), mask));
                     for t in 0..T {
                         let (x_low, x_high) = (_mm256_set1_epi32(x[t].packed_word(j)), _mm256_set1_epi32(x[t].packed_word(j + 4)));

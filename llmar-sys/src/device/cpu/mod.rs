@@ -11,6 +11,8 @@ mod elementwise;
 mod lanes;
 mod linear;
 mod nearest;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod parts;
 mod peak;
 mod pool;
@@ -30,7 +32,7 @@ pub enum Isa {
     Avx2,
     /// x86-64 with AVX-512 F, BW, VL and VNNI.
     Avx512,
-    /// aarch64.
+    /// aarch64 with NEON; the dot product instructions are used where the machine has them.
     Neon,
 }
 
@@ -46,6 +48,8 @@ impl Isa {
             Self::Avx2 => avx2::is_available(),
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => avx512::is_available(),
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => neon::is_available(),
             _ => false,
         }
     }
@@ -131,6 +135,9 @@ impl Cpu {
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => unsafe { avx512::run(kernel) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => unsafe { neon::run(kernel) },
             _ => kernel.run(Portable),
         }
     }
