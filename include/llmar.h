@@ -6,9 +6,9 @@
  * Status.  Calls return LLMAR_OK (0) or a negative LLMAR_ERROR_ constant. Outputs are written on success only.
  *   llmar_last_error says in words what went wrong. The library never prints, never exits and never aborts the process.
  * Structs.  Each begins with uint32_t struct_size, which the caller sets to sizeof(the struct); zero in every other field means the
- *   default. So `llmar_clip clip = {.struct_size = sizeof clip};` in C99 is a good start. A library that is newer than the program takes the missing
- *   fields as zero; an older one refuses fields that it does not know with LLMAR_ERROR_UNSUPPORTED unless they are zero. Any other
- *   struct_size is LLMAR_ERROR_STRUCT_SIZE. A NULL params pointer means all defaults.
+ *   default, so `llmar_clip clip = {.struct_size = sizeof clip};` (C99) is a good start. A NULL params pointer means all defaults. A
+ *   library that is newer than the program takes the fields that the program does not have as zero; an older one refuses fields that it
+ *   does not know with LLMAR_ERROR_UNSUPPORTED unless they are zero. Any other struct_size is LLMAR_ERROR_STRUCT_SIZE.
  * Texts.  UTF-8 with a NUL, both ways. A text that comes back through a const char ** belongs to the library and lives as long as the
  *   function says; it is never freed by the caller.
  * Handles.  Opaque pointers. Freeing NULL is allowed. Where a handle is const, several threads may make calls with it at once. A

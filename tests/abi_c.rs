@@ -50,6 +50,7 @@ fn check(build: Build, sources: &[&str], arguments: impl FnOnce(&Path) -> Vec<St
     };
     command.args(arguments(folder.path()));
     command.env("UBSAN_OPTIONS", "print_stacktrace=1");
+    // The library prints nothing, and so do these programs.
     assert_eq!(run(&mut command), "");
 }
 

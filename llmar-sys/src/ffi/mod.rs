@@ -1,8 +1,8 @@
 //! The C ABI: the only `extern "C"` of this crate. `include/llmar.h` is generated from this module's doc comments, so these speak to C
 //! programmers.
 //!
-//! How it is built: [`fence`] wraps every entry (panics, last error), [`args`] is the only place that reads a caller's pointers,
-//! [`status`] the only place that turns an [`Error`](crate::Error) into a number, [`types`] holds every struct that crosses the boundary. The
+//! How it is built: `fence` wraps every entry (panics, last error), `args` is the only place that checks and reads a caller's pointers,
+//! `status` the only place that turns an [`Error`](crate::Error) into a number, `types` holds every struct that crosses the boundary. The
 //! other files hold one family of functions each.
 //!
 //! Handles are opaque. `llmar_model` lies in an `Arc`; `llmar_recognizer` locks itself for the time of a call, so that a second thread gets
