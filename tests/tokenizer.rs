@@ -171,7 +171,8 @@ proptest! {
 
 #[test]
 fn damaged_tables_are_refused() {
-    let damages: [(&str, fn(&mut TokenizerTables)); 8] = [
+    type Damage = fn(&mut TokenizerTables);
+    let damages: [(&str, Damage); 8] = [
         ("bos beyond the vocabulary", |t| t.meta.bos_id = Some(300)),
         ("unk beyond the vocabulary", |t| t.meta.unk_id = Some(u32::MAX)),
         ("merge of an unknown id", |t| t.merges[0].1 = 300),
