@@ -63,7 +63,11 @@ fn table(device: &Device) {
     let Device::Cpu(cpu) = device;
     println!("{:?}, {} threads", cpu.isa(), cpu.threads());
     let rounds = 1_000_000;
-    let fma = 2.0 * cpu.multiply_adds(rounds) as f64 / best(5, || drop(black_box(cpu.multiply_adds(rounds)))) / 1e9;
+    let fma = 2.0 * cpu.multiply_adds(rounds) as f64
+        / best(5, || {
+            black_box(cpu.multiply_adds(rounds));
+        })
+        / 1e9;
     println!("ceiling: {fma:.0} GFLOP/s of f32 multiply-adds in registers; integer dot products do four times as many a lane");
     for mib in [64, 128, 512] {
         let memory = values(mib << 18);

@@ -24,7 +24,7 @@ fn smollm2_from_f16_weights() {
     let model = |scheme| {
         let weights = Weights::from_tensors(&config, scheme, |name| {
             let (shape, _) = base.info(name).ok_or_else(|| base.wrong(format!("no tensor {name}")))?;
-            base.floats(name, &shape.to_vec())
+            base.floats(name, shape)
         });
         Llama { config: config.clone(), weights: weights.unwrap_or_else(|e: llmar_train::Error| panic!("{e}")) }
     };

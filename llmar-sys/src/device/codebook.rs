@@ -56,7 +56,7 @@ impl Codebook {
         Ok(Self { points, codes, dim, geometry, matrix, squared_norm, inverse_gap })
     }
 
-    /// Point of one code, [dim].
+    /// Point of one code, `[dim]`.
     pub fn point(&self, code: u16) -> &[f32] {
         &self.points[usize::from(code) * self.dim..][..self.dim]
     }

@@ -284,7 +284,7 @@ impl Matrix {
         }
     }
 
-    /// Writes row `row` as f32 [cols] (embedding look-up, tests). A row beyond the last is written as zeros.
+    /// Writes row `row` as f32 `[cols]` (embedding look-up, tests). A row beyond the last is written as zeros.
     pub fn row(&self, row: usize, out: &mut [f32]) {
         let out = &mut out[..self.cols];
         if row >= self.rows {

@@ -53,22 +53,22 @@ pub struct AttentionShape {
 /// mask of label scoring. All rows of a pass are written to the cache before any row reads it.
 #[derive(Clone, Debug, Default)]
 pub struct Rows {
-    /// [n] text position, for RoPE.
+    /// `[n]` text position, for RoPE.
     pub position: Vec<u32>,
-    /// [n] cache slot.
+    /// `[n]` cache slot.
     pub slot: Vec<u32>,
     /// Slot ranges, rows share them freely.
     pub ranges: Vec<Range<u32>>,
-    /// [n] which of `ranges` each row sees.
+    /// `[n]` which of `ranges` each row sees.
     pub row_ranges: Vec<Range<u32>>,
 }
 
-/// One 1-D convolution over time, as the encoder uses it: y[t] = b + Σ_tap W_tap x[t·stride + (tap·dilation) − left].
+/// One 1-D convolution over time, as the encoder uses it: `y[t] = b + Σ_tap W_tap x[t·stride + (tap·dilation) − left]`.
 #[derive(Clone, Debug)]
 pub struct Conv1d {
     /// [c_out, kernel · c_in], column tap · c_in + channel; f32 or f16.
     pub weight: Matrix,
-    /// [c_out]
+    /// `[c_out]`
     pub bias: Vec<f32>,
     /// Taps.
     pub kernel: usize,
@@ -109,7 +109,7 @@ impl Device {
         }
     }
 
-    /// y[i] = x[i] · weight / √(mean(x[i]²) + eps), for x, y [n, d] and weight [d].
+    /// `y[i] = x[i] · weight / √(mean(x[i]²) + eps)`, for x, y `[n, d]` and weight `[d]`.
     pub fn rms_norm(&self, x: &[f32], weight: &[f32], eps: f32, y: &mut [f32]) {
         match self {
             Self::Cpu(cpu) => cpu.rms_norm(x, weight, eps, y),

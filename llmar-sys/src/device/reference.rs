@@ -48,7 +48,7 @@ pub fn linear(w: &Matrix, x: &[f32], n: usize, y: &mut [f32], store: Store) {
     }
 }
 
-/// y[i] = x[i] · weight / √(mean(x[i]²) + eps).
+/// `y[i] = x[i] · weight / √(mean(x[i]²) + eps)`.
 pub fn rms_norm(x: &[f32], weight: &[f32], eps: f32, y: &mut [f32]) {
     let d = weight.len();
     for (x, y) in x.chunks(d).zip(y.chunks_mut(d)) {

@@ -9,13 +9,13 @@ use super::config::LlamaConfig;
 /// One transformer layer. Names in a checkpoint: `llama.layers.{i}.` + the field's name.
 #[derive(Clone, Debug)]
 pub struct Layer {
-    /// f32 [hidden]
+    /// f32 `[hidden]`
     pub attn_norm: Vec<f32>,
     /// [(heads + 2 · kv_heads) · head_dim, hidden]: q, k, v rows one after another; q and k half-split for RoPE
     pub qkv: Matrix,
     /// [hidden, heads · head_dim]
     pub o: Matrix,
-    /// f32 [hidden]
+    /// f32 `[hidden]`
     pub ffn_norm: Vec<f32>,
     /// [2 · intermediate, hidden]: gate rows, then up rows
     pub gate_up: Matrix,
@@ -30,7 +30,7 @@ pub struct Weights {
     pub embed: Matrix,
     /// Layers in order.
     pub layers: Vec<Layer>,
-    /// f32 [hidden]
+    /// f32 `[hidden]`
     pub norm: Vec<f32>,
     /// [vocab, hidden]; a clone of `embed` when tied
     pub head: Matrix,

@@ -119,7 +119,7 @@ mod tests {
             let x = at(&x, c);
             let expected = 2.0 / c.sqrt() * unit.atanh();
             // 1 − ‖x‖² at the rim is 2e-5: its rounding error is 1e-11 relative.
-            prop_assert!((distance(&vec![0.0; 4], &x, c) - expected).abs() <= 1e-10 * expected.max(1e-3));
+            prop_assert!((distance(&[0.0; 4], &x, c) - expected).abs() <= 1e-10 * expected.max(1e-3));
         }
 
         #[test]

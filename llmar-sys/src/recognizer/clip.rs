@@ -130,7 +130,7 @@ impl Recognizer {
         Ok(self.recognition(sentence, missing, ranking, timings))
     }
 
-    /// Scores every label of given action sentences exactly: log p(label, EOS | prompt), [sentences][labels]. For the trainer's parity tests.
+    /// Scores every label of given action sentences exactly: log p(label, EOS | prompt), `[sentences][labels]`. For the trainer's parity tests.
     ///
     /// `Err` for a sentence without tokens, with one beyond the codebook, or too long for the model's positions.
     pub fn score_sentences(&mut self, sentences: &[ActionSentence], control: &Control) -> Result<Vec<Vec<f32>>> {

@@ -23,7 +23,7 @@ fn meta() -> AdapterMeta {
     }
 }
 
-type Tensors = Vec<(String, Vec<usize>, Vec<f32>, Store)>;
+type Tensors = Vec<FloatTensor>;
 
 fn tensors() -> Tensors {
     let mut random = Random::new(1);

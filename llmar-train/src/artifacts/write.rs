@@ -12,6 +12,9 @@ use safetensors::tensor::{Metadata, TensorInfo};
 use super::{Kind, Store};
 use crate::error::{Error, Result};
 
+/// A float tensor with its values: name in the file, dimensions outermost first, values row-major, storage.
+pub type FloatTensor = (String, Vec<usize>, Vec<f32>, Store);
+
 /// A tensor that [`write_lazily`] asks for when its turn comes.
 #[derive(Clone, Debug)]
 pub struct Planned {
@@ -38,7 +41,7 @@ pub enum Values<'a> {
 ///
 /// # Errors
 /// A length that is not the shape's, a value that is not finite after rounding, or the file system's refusal.
-pub fn write<M: Kind>(path: &Path, meta: &M, tensors: &[(String, Vec<usize>, Vec<f32>, Store)]) -> Result<()> {
+pub fn write<M: Kind>(path: &Path, meta: &M, tensors: &[FloatTensor]) -> Result<()> {
     let plan: Vec<Planned> =
         tensors.iter().map(|(name, shape, _, store)| Planned { name: name.clone(), shape: shape.clone(), store: *store }).collect();
     write_lazily(path, meta, &plan, &|index| Ok(Values::Floats(Cow::Borrowed(&tensors[index].2))))

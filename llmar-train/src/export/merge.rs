@@ -41,15 +41,20 @@ impl<'a> Lora<'a> {
         }
     }
 
+    /// Whether the adapter changes this matrix.
+    pub fn changes(&self, layer: usize, target: &str) -> bool {
+        ["a", "b"].iter().any(|part| self.adapter.info(&name(layer, target, part)).is_some())
+    }
+
     /// Adds (alpha / rank) · B A to `weights` [rows, cols], in f32, where the adapter has a pair for this target; else leaves them.
     ///
     /// # Errors
     /// One of A [rank, cols] and B [rows, rank] is missing, or has another shape.
     pub fn add_to(&self, weights: &mut [f32], layer: usize, target: &str, rows: usize, cols: usize) -> Result<()> {
-        let (a, b) = (name(layer, target, "a"), name(layer, target, "b"));
-        if self.adapter.info(&a).is_none() && self.adapter.info(&b).is_none() {
+        if !self.changes(layer, target) {
             return Ok(());
         }
+        let (a, b) = (name(layer, target, "a"), name(layer, target, "b"));
         let rank = self.adapter.meta.rank;
         let a = self.adapter.floats(&a, &[rank, cols])?;
         let b = self.adapter.floats(&b, &[rows, rank])?;

@@ -103,7 +103,9 @@ fn motion_tensors(stage1: &Opened<Stage1Meta>, adapter: &Opened<AdapterMeta>, hi
     Ok(())
 }
 
-/// The language model with its LoRA merged. At `q4`, embedding and head are stored in q8: each of their rows is one token, used alone.
+/// The language model with its LoRA merged. At `q4` two kinds of matrix are stored in q8: embedding and head, because each of their rows is one
+/// token, used alone; and those that the LoRA changes, because what it adds is smaller than a step of 4 bits (UTD-MHAD's q4 accuracy with q, k
+/// and v in 4 bits was 62.6 %, beside 96.5 % at f16).
 fn llama_tensors(base: &Opened<BaseMeta>, lora: &Lora<'_>, scheme: Scheme, out: &mut Vec<Tensor<'static>>) -> Result<()> {
     let c = &base.meta.config;
     let (hidden, ffn, vocab) = (c.hidden_size, c.intermediate_size, c.vocab_size);
@@ -119,18 +121,22 @@ fn llama_tensors(base: &Opened<BaseMeta>, lora: &Lora<'_>, scheme: Scheme, out: 
             Ok::<_, Error>(weights)
         };
         let name = |field: &str| format!("llama.layers.{layer}.{field}");
+        let scheme_of = |targets: &[&str]| match scheme {
+            Scheme::Q4 if targets.iter().any(|target| lora.changes(layer, target)) => Scheme::Q8,
+            other => other,
+        };
 
         push_f32(out, name("attn_norm"), vec![hidden], norm("input_layernorm")?);
         let mut qkv = matrix("self_attn.q_proj", "q", q, hidden)?;
         qkv.extend(matrix("self_attn.k_proj", "k", kv, hidden)?);
         qkv.extend(matrix("self_attn.v_proj", "v", kv, hidden)?);
-        push_matrix(out, &name("qkv"), scheme, q + 2 * kv, hidden, &qkv)?;
-        push_matrix(out, &name("o"), scheme, hidden, q, &matrix("self_attn.o_proj", "o", hidden, q)?)?;
+        push_matrix(out, &name("qkv"), scheme_of(&["q", "k", "v"]), q + 2 * kv, hidden, &qkv)?;
+        push_matrix(out, &name("o"), scheme_of(&["o"]), hidden, q, &matrix("self_attn.o_proj", "o", hidden, q)?)?;
         push_f32(out, name("ffn_norm"), vec![hidden], norm("post_attention_layernorm")?);
         let mut gate_up = matrix("mlp.gate_proj", "gate", ffn, hidden)?;
         gate_up.extend(matrix("mlp.up_proj", "up", ffn, hidden)?);
-        push_matrix(out, &name("gate_up"), scheme, 2 * ffn, hidden, &gate_up)?;
-        push_matrix(out, &name("down"), scheme, hidden, ffn, &matrix("mlp.down_proj", "down", hidden, ffn)?)?;
+        push_matrix(out, &name("gate_up"), scheme_of(&["gate", "up"]), 2 * ffn, hidden, &gate_up)?;
+        push_matrix(out, &name("down"), scheme_of(&["down"]), hidden, ffn, &matrix("mlp.down_proj", "down", hidden, ffn)?)?;
     }
     push_f32(out, "llama.norm".to_string(), vec![hidden], base.floats("model.norm.weight", &[hidden])?);
     if !c.tie_word_embeddings {

@@ -14,7 +14,7 @@ use llmar::skeleton::{Centre, Heading, Layout, Preprocess, Resample, Scale};
 use super::*;
 use llmar::text::TokenizerTables;
 
-use crate::artifacts::{Planned, Values, base_tensors, write, write_lazily};
+use crate::artifacts::{FloatTensor, Planned, Values, base_tensors, write, write_lazily};
 use crate::import::import;
 use crate::testing::{Random, shared, tiny_config};
 
@@ -29,8 +29,8 @@ struct Fixture {
     folder: tempfile::TempDir,
     base: BTreeMap<String, Vec<f32>>,
     /// Name → values, for the tensors of the adapter.
-    adapter: Vec<(String, Vec<usize>, Vec<f32>, Store)>,
-    stage1: Vec<(String, Vec<usize>, Vec<f32>, Store)>,
+    adapter: Vec<FloatTensor>,
+    stage1: Vec<FloatTensor>,
     meta: AdapterMeta,
 }
 

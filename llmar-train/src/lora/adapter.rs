@@ -4,7 +4,7 @@ use llmar::llama::LlamaConfig;
 use tch::{Kind, Tensor};
 
 use super::config::{Adapter, Form, Map, Point, Target};
-use crate::artifacts::Store;
+use crate::artifacts::{FloatTensor, Store};
 use crate::error::Result;
 use crate::torch::{Params, Rng, round_f16, setting, tensor, values};
 use crate::vqvae::Ball;
@@ -67,7 +67,7 @@ impl Lora {
     }
 
     /// Tensors in the artifact's form.
-    pub fn export(&self) -> Result<Vec<(String, Vec<usize>, Vec<f32>, Store)>> {
+    pub fn export(&self) -> Result<Vec<FloatTensor>> {
         let mut out = Vec::new();
         for (layer, target, a, b) in &self.pairs {
             for (part, t) in [("a", a), ("b", b)] {

@@ -8,7 +8,7 @@ use super::prompt::Words;
 use crate::error::Result;
 use crate::evaluate::{Metrics, Sample};
 
-/// log p(label, EOS | prompt) of every label for every sentence, [sentences][labels]. `codes` [codes, hidden] are the codes' embeddings;
+/// log p(label, EOS | prompt) of every label for every sentence, `[sentences][labels]`. `codes` [codes, hidden] are the codes' embeddings;
 /// `at_once` sentences share a pass.
 pub fn scores(
     llama: &Llama,
@@ -95,7 +95,7 @@ pub fn fit_temperature(scores: &[Vec<f64>], labels: &[usize]) -> f64 {
     ((low + high) / 2.0).exp()
 }
 
-/// Measures scores [sentences][labels] against labels, with the temperature that fits them.
+/// Measures scores `[sentences][labels]` against labels, with the temperature that fits them.
 pub fn report(scores: &[Vec<f64>], labels: &[usize], names: &[String]) -> Report {
     let temperature = fit_temperature(scores, labels);
     let ranked: Vec<(Vec<usize>, Vec<f32>)> = scores

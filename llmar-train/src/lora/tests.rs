@@ -248,16 +248,18 @@ fn agrees_with_the_runtime(config: &Config, adapter: &Path, folder: &Path, clips
     let tokenizer = Tokenizer::new(tokenizer::from_base(&base)?)?;
     let archive = ClipArchive::read(&config.data.archive)?;
     let words = Words::new(&tokenizer, &config.prompt, &archive.classes, base.meta.eos_id, llama.config.vocab_size)?;
-    let file = artifacts::read::<AdapterMeta>(adapter)?;
-    let (shape, codes) = &file.tensors["quantizer.embedding"];
-    let codes = tensor(codes, &[shape[0] as i64, shape[1] as i64], CPU);
+    let file = artifacts::open::<AdapterMeta>(adapter)?;
+    let (shape, _) = file.info("quantizer.embedding").ok_or_else(|| Error::format(adapter.display(), "no `quantizer.embedding`"))?;
+    let codes = tensor(&file.floats("quantizer.embedding", shape)?, &[shape[0] as i64, shape[1] as i64], CPU);
     let mut params = Params::new(CPU, 0);
     let lora = Lora::new(&mut params, &config.adapter, &llama.config)?;
     tch::no_grad(|| {
         for (name, t) in params.entries() {
-            t.shallow_clone().copy_(&tensor(&file.tensors[name].1, &t.size(), CPU));
+            let shape: Vec<usize> = t.size().iter().map(|&n| n as usize).collect();
+            t.shallow_clone().copy_(&tensor(&file.floats(name, &shape)?, &t.size(), CPU));
         }
-    });
+        crate::Result::Ok(())
+    })?;
     for scheme in [Scheme::F32, Scheme::F16] {
         let path = folder.join("model.llmar");
         export(&config.base, &config.stage1, adapter, scheme, &path)?;

@@ -4,14 +4,14 @@ use tch::Tensor;
 
 const EPS: f64 = 1e-10;
 
-/// Zipf's law with Mandelbrot's offset: p(i) ∝ 1 / (i + 2.7), i = 1..=codes; [codes], sums to 1.
+/// Zipf's law with Mandelbrot's offset: p(i) ∝ 1 / (i + 2.7), i = 1..=codes; `[codes]`, sums to 1.
 pub fn target(codes: usize) -> Vec<f64> {
     let raw: Vec<f64> = (1..=codes).map(|i| 1.0 / (i as f64 + 2.7)).collect();
     let sum: f64 = raw.iter().sum();
     raw.into_iter().map(|p| p / sum).collect()
 }
 
-/// Jensen-Shannon divergence, 0..=ln 2, between counts of codes [codes] (any sum above 0), sorted downwards, and [`target`].
+/// Jensen-Shannon divergence, 0..=ln 2, between counts of codes `[codes]` (any sum above 0), sorted downwards, and [`target`].
 pub fn loss(counts: &Tensor) -> Tensor {
     let codes = counts.size()[0];
     let (sorted, _) = counts.sort(-1, true);

@@ -4,7 +4,7 @@ use llmar::motion::{ConvShape, EncoderConfig};
 use tch::{Kind, Tensor};
 
 use super::quantizer::clip_norm;
-use crate::artifacts::Store;
+use crate::artifacts::{FloatTensor, Store};
 use crate::error::Result;
 use crate::torch::{Params, round_f16, values};
 
@@ -93,7 +93,7 @@ impl Encoder {
     }
 
     /// Tensors in the artifact's form: weights [c_out, kernel · c_in], column tap · c_in + channel.
-    pub fn export(&self) -> Result<Vec<(String, Vec<usize>, Vec<f32>, Store)>> {
+    pub fn export(&self) -> Result<Vec<FloatTensor>> {
         let mut out = Vec::new();
         for (shape, conv) in self.shapes.iter().zip(&self.convs) {
             let rows = values(&conv.weight.detach().permute([0, 2, 1]))?;
@@ -156,7 +156,7 @@ impl Decoder {
         Self { first, stages, last }
     }
 
-    /// Clips [batch, w << halvings, inputs] of tangent codes [batch, w, dim].
+    /// Clips `[batch, w << halvings, inputs]` of tangent codes `[batch, w, dim]`.
     pub fn forward(&self, codes: &Tensor) -> Tensor {
         let mut h = self.first.forward(&codes.transpose(1, 2)).relu();
         for stage in &self.stages {

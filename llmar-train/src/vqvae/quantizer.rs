@@ -30,11 +30,11 @@ impl Ball {
         }
     }
 
-    /// Distances [n] between the points of tangent vectors a and b [n, d].
+    /// Distances `[n]` between the points of tangent vectors a and b [n, d].
     pub fn distance(&self, a: &Tensor, b: &Tensor) -> Tensor {
         let (x, y) = (self.exp0(a), self.exp0(b));
         let squared = squared_norm(&(&x - &y));
-        self.from_parts(&squared, &squared_norm(&x), &squared_norm(&y)).squeeze_dim(-1)
+        self.of_squares(&squared, &squared_norm(&x), &squared_norm(&y)).squeeze_dim(-1)
     }
 
     /// Distances [n, u] between the points of all pairs of tangent vectors a [n, d] and b [u, d].
@@ -42,10 +42,10 @@ impl Ball {
         let (x, y) = (self.exp0(a), self.exp0(b));
         let (xx, yy) = (squared_norm(&x), squared_norm(&y).tr());
         let squared = (&xx + &yy - x.matmul(&y.tr()) * 2.0).clamp_min(0.0);
-        self.from_parts(&squared, &xx, &yy)
+        self.of_squares(&squared, &xx, &yy)
     }
 
-    fn from_parts(&self, squared: &Tensor, xx: &Tensor, yy: &Tensor) -> Tensor {
+    fn of_squares(&self, squared: &Tensor, xx: &Tensor, yy: &Tensor) -> Tensor {
         match self.geometry {
             Geometry::Euclidean => squared.clamp_min(1e-12).sqrt(),
             Geometry::Poincare { curvature } => {
@@ -57,7 +57,7 @@ impl Ball {
         }
     }
 
-    /// Index [n] (i64) of the nearest of codes [u, d] for each feature [n, d], both tangent vectors. No gradient, no arcosh: the point x is
+    /// Index `[n]` (i64) of the nearest of codes [u, d] for each feature [n, d], both tangent vectors. No gradient, no arcosh: the point x is
     /// the same for all codes, so argmin d = argmin ‖x − c‖² / (1 − c‖c‖²).
     pub fn nearest(&self, features: &Tensor, codes: &Tensor) -> Tensor {
         tch::no_grad(|| {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use llmar::device::Device;
 use llmar::formats::ClipArchive;
-use llmar::motion;
+use llmar::motion::{self, QuantizerConfig};
 use llmar::skeleton::{Layout, prepare};
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::json;
@@ -227,17 +227,19 @@ fn shipped_settings_are_valid() -> Result<()> {
 /// 2,000 may differ.
 fn compare_tokens(stage1: &Path, archive: &Path) -> Result<(usize, usize)> {
     let trainer = Stage1::read(stage1, tch::Device::Cpu)?;
-    let file = artifacts::read::<Stage1Meta>(stage1)?;
-    let missing = |name: &str| llmar::Error::format(name, "not in the artifact");
-    let find = |name: &str| file.tensors.get(name).cloned().ok_or_else(|| missing(name));
+    let file = artifacts::open::<Stage1Meta>(stage1)?;
+    let find = |name: &str| {
+        let (shape, _) = file.info(name).ok_or_else(|| llmar::Error::format(name, "not in the artifact"))?;
+        let values = file.floats(name, shape).map_err(|e| llmar::Error::format(name, e.to_string()))?;
+        Ok((shape.to_vec(), values))
+    };
     let encoder = motion::Encoder::from_tensors(&file.meta.encoder, find)?;
     let quantizer = motion::Quantizer::from_tensors(&file.meta.quantizer, 0, find)?;
     let device = Device::cpu(1)?;
     let archive = ClipArchive::read(archive)?;
     let prepared = archive.clips.iter().map(|c| Ok(prepare(&file.meta.preprocess, &c.view())?.features)).collect::<Result<Vec<_>>>()?;
-    let (_, tangent) = &file.tensors["quantizer.tangent"];
-    let points = file.meta.quantizer.points(tangent);
-    let dim = file.meta.quantizer.dim;
+    let QuantizerConfig { codes, dim, .. } = file.meta.quantizer;
+    let points = file.meta.quantizer.points(&file.floats(QuantizerConfig::TANGENT, &[codes, dim])?);
     let (mut total, mut different) = (0, 0);
     for (input, tokens) in prepared.iter().zip(trainer.tokens(&prepared)?) {
         let mut features = encoder.forward(&device, input, file.meta.preprocess.frames);
