@@ -65,7 +65,7 @@ impl Encoder {
         Self { config: config.clone(), clip: f64::from(clip), shapes, convs, gain }
     }
 
-    /// Clipped tangent features [batch, frames >> halvings, dim] of inputs [batch, frames, inputs].
+    /// Clipped tangent features `[batch, frames >> halvings, dim]` of inputs `[batch, frames, inputs]`.
     pub fn forward(&self, x: &Tensor) -> Tensor {
         let last = self.convs.len() - 1;
         let mut h = self.convs[0].forward(&x.transpose(1, 2)).relu();
