@@ -38,9 +38,10 @@ $(MODEL)-%.llmar: $(DEMO)/base.safetensors $(wildcard $(ADAPTER)/*.safetensors) 
 $(DEMO)/base.safetensors: $(DEMO)/fetched $(TRAIN)
 	$(TRAIN) import $(GGUF) --out $@
 
-# Release build: libllmar.so, libllmar.a, llmar, llmar-train (the parts that need no libtorch).
+# Release build: libllmar.so (and the name that programs look for, its SONAME), libllmar.a, llmar, llmar-train (the parts that need no libtorch).
 $(LLMAR) $(TRAIN) &: $(shell find llmar-sys llmar-train/src -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
 	$(CARGO) build --release --locked
+	ln -sf libllmar.so target/release/libllmar.so.0
 	@touch $(LLMAR) $(TRAIN)
 
 # The real model and real motion capture, by package name. Nothing of the packages is installed or run.

@@ -42,7 +42,8 @@ fn check(build: Build, sources: &[&str], arguments: impl FnOnce(&Path) -> Vec<St
         Build::Sanitized => Command::new(&program),
         Build::Plain => {
             let mut valgrind = Command::new("valgrind");
-            valgrind.args(["--quiet", "--error-exitcode=99", "--leak-check=full"]);
+            // Valgrind runs one thread at a time: without fair turns a loop that waits for another thread can starve it.
+            valgrind.args(["--quiet", "--fair-sched=try", "--error-exitcode=99", "--leak-check=full"]);
             valgrind.args(["--show-leak-kinds=definite", "--errors-for-leak-kinds=definite"]);
             valgrind.arg(format!("--suppressions={}", cdylib::root().join("tests/c/valgrind.supp").display())).arg(&program);
             valgrind

@@ -1,29 +1,15 @@
 //! What several tests need: real data where it is there, a GGUF writer, a tiny LLaMA.
 
-use std::path::{Path, PathBuf};
-
 use half::f16;
 use llmar::llama::LlamaConfig;
 
-/// A file of the shared folder; prints why `test` is skipped when there is none.
-pub fn shared(test: &str, file: &str) -> Option<PathBuf> {
-    let root = std::env::var_os("LLMAR_SHARED").map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared"), PathBuf::from);
-    let path = root.join(file);
-    if path.exists() {
-        return Some(path);
-    }
-    println!("SKIPPED {test}: shared/{file} (set LLMAR_SHARED to the folder)");
-    None
-}
+#[path = "../../tests/common/shared.rs"]
+mod folder;
+#[path = "../../tests/common/smollm2.rs"]
+mod smollm2;
 
-/// The GGUF file of SmolLM2-135M-Instruct; prints why `test` is skipped when there is none.
-pub fn smollm2(test: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("LLMAR_SMOLLM2_GGUF").map(PathBuf::from).filter(|path| path.exists());
-    if path.is_none() {
-        println!("SKIPPED {test}: SmolLM2-135M-Instruct.Q4_1.gguf (set LLMAR_SMOLLM2_GGUF to the file)");
-    }
-    path
-}
+pub use folder::shared;
+pub use smollm2::gguf as smollm2;
 
 /// Numbers in −1..1, the same for the same seed.
 pub struct Random(u64);

@@ -202,20 +202,24 @@ fn assert_near(matrix: &Matrix, expected: &[f64], bound: impl Fn(f64) -> f64, wh
 #[test]
 fn merged_weights_come_back_in_every_scheme() {
     let fixture = fixture(tiny_config());
-    // Rounding of the scheme: half a step of the largest weight's group; q4 has 15 steps from its minimum to its maximum, both rounded to f16.
+    // Rounding of the scheme: half a step of the largest weight's group. q4 has 15 steps from minimum to maximum and chooses both by squared
+    // error, which may leave a weight at either end a whole step away.
     type Bound = fn(f64) -> f64;
     let schemes: [(Scheme, Bound); 4] = [
         (Scheme::F32, |max| 1e-6 * max),
         (Scheme::F16, |max| max / 2048.0 + 1e-6),
         (Scheme::Q8, |max| max / 127.0 * 0.51),
-        (Scheme::Q4, |max| 2.0 * max / 15.0 * 0.52),
+        (Scheme::Q4, |max| 2.0 * max / 15.0),
     ];
     for (scheme, bound) in schemes {
         let checkpoint = fixture.export(scheme).unwrap();
         let weights = Weights::read(&tiny_config(), &checkpoint).unwrap();
         for (i, layer) in weights.layers.iter().enumerate() {
             for (field, matrix) in [("qkv", &layer.qkv), ("o", &layer.o), ("gate_up", &layer.gate_up), ("down", &layer.down)] {
-                assert_eq!(matrix.scheme(), scheme);
+                // What the fixture's adapter changes is stored in q8 at q4.
+                let changed = [(0, "qkv"), (1, "qkv"), (1, "gate_up"), (1, "down")].contains(&(i, field));
+                let (stored, bound) = if changed && scheme == Scheme::Q4 { (Scheme::Q8, schemes[2].1) } else { (scheme, bound) };
+                assert_eq!(matrix.scheme(), stored, "{scheme:?}, layer {i}, {field}");
                 assert_near(matrix, &fixture.expected(i, field), bound, &format!("{scheme:?}, layer {i}, {field}"));
             }
             assert_eq!(layer.attn_norm, fixture.base[&format!("model.layers.{i}.input_layernorm.weight")]);

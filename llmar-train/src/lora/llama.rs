@@ -166,14 +166,14 @@ impl Llama {
                 attended = attended.index_select(0, &keep);
                 x = x.index_select(0, &keep);
             }
-            x += add(attended.linear::<&Tensor>(&layer.out, None), i, Target::O, &attended);
+            x = &x + add(attended.linear::<&Tensor>(&layer.out, None), i, Target::O, &attended);
             let h = self.rms_norm(&x, &layer.feed_forward_norm);
             let inner = c.intermediate_size as i64;
             let gate_up = h.linear::<&Tensor>(&layer.gate_up, None);
             let gate = add(gate_up.narrow(-1, 0, inner), i, Target::Gate, &h);
             let up = add(gate_up.narrow(-1, inner, inner), i, Target::Up, &h);
             let h = gate.silu() * up;
-            x += add(h.linear::<&Tensor>(&layer.down, None), i, Target::Down, &h);
+            x = &x + add(h.linear::<&Tensor>(&layer.down, None), i, Target::Down, &h);
         }
         self.rms_norm(&x, &self.norm).linear::<&Tensor>(&self.head, None)
     }
