@@ -67,6 +67,8 @@ pub struct Report {
     pub nll_at_temperature: f64,
     /// Expected calibration error at that temperature, 0..=1 (see [`Metrics`]).
     pub ece: f64,
+    /// Probability that 98 of 100 right answers have at least, at that temperature: a threshold for `unknown`. 0 without right answers.
+    pub sure: f64,
 }
 
 /// Probabilities over the labels: softmax(score / temperature).
@@ -108,6 +110,9 @@ pub fn report(scores: &[Vec<f64>], labels: &[usize], names: &[String]) -> Report
             (ranking, sorted)
         })
         .collect();
+    let right = ranked.iter().zip(labels).filter(|((ranking, _), truth)| ranking.first() == Some(truth));
+    let mut right: Vec<f64> = right.map(|((_, p), _)| f64::from(p[0])).collect();
+    right.sort_by(f64::total_cmp);
     let samples: Vec<Sample<'_>> =
         ranked.iter().zip(labels).map(|((ranking, probabilities), truth)| Sample { truth: Some(*truth), ranking, probabilities }).collect();
     let metrics = Metrics::measure(names, &samples);
@@ -118,6 +123,7 @@ pub fn report(scores: &[Vec<f64>], labels: &[usize], names: &[String]) -> Report
         temperature,
         nll_at_temperature: nll(scores, labels, temperature),
         ece: metrics.ece,
+        sure: right.get(right.len() / 50).copied().unwrap_or(0.0),
     }
 }
 
@@ -150,5 +156,12 @@ mod tests {
         assert!((found.temperature - 3.0).abs() < 0.25, "{found:?}");
         assert!(found.ece < 0.025 && found.nll_at_temperature < found.nll, "{found:?}");
         assert_eq!(found.top5, 100.0);
+        let low = scores.iter().zip(&labels).filter_map(|(s, label)| {
+            let p = probabilities(s, found.temperature);
+            p.iter().all(|other| *other <= p[*label]).then_some(p[*label] < found.sure)
+        });
+        let low: Vec<bool> = low.collect();
+        let share = low.iter().filter(|below| **below).count() as f64 / low.len() as f64;
+        assert!((share - 0.02).abs() < 1e-3, "{share} of right answers are below {}", found.sure);
     }
 }

@@ -2,7 +2,6 @@
 //!
 //! Figures are the best of many repetitions: the machine's noise only ever adds time.
 
-use std::hint::black_box;
 use std::io::{Write, stdout};
 use std::time::{Duration, Instant};
 
@@ -50,7 +49,7 @@ pub fn bench(args: &Arguments) -> Result<(), Failure> {
     let device = Device::cpu(threads)?;
     let (prefill, decode) = passes(&model, &device, prompt, budget)?;
     let weights = weight_bytes(&model);
-    let bandwidth = read_bandwidth(threads, &model, budget);
+    let bandwidth = read_bandwidth(&device, weights, budget)?;
     let ceiling = kernel_ceiling(&device, model.metadata().scheme, budget)?;
 
     let flop = 2.0 * matrix_parameters(&model);
@@ -211,34 +210,15 @@ fn matrix_parameters(model: &Model) -> f64 {
     layers.iter().flat_map(|l| [&l.qkv, &l.o, &l.gate_up, &l.down]).map(|m| m.rows as f64 * m.cols as f64).sum()
 }
 
-/// Bytes a second at which `threads` threads can read the model's weights from memory, doing nothing with them.
-fn read_bandwidth(threads: usize, model: &Model, budget: Duration) -> f64 {
-    let all: Vec<&[u8]> = matrices(model).flat_map(parts).collect();
-    let bytes: usize = all.iter().map(|p| p.len()).sum();
-    let read = |share: &[&[u8]]| {
-        for part in share {
-            let (_, words, _) = bytemuck::pod_align_to::<u8, u64>(part);
-            // Eight sums, so that the additions never wait for each other.
-            let mut sums = [0u64; 8];
-            for line in words.chunks_exact(8) {
-                for (s, w) in sums.iter_mut().zip(line) {
-                    *s = s.wrapping_add(*w);
-                }
-            }
-            black_box(sums);
-        }
-    };
-    // Parts alternate between threads: large and small ones spread evenly.
-    let shares: Vec<Vec<&[u8]>> = (0..threads.max(1)).map(|t| all.iter().skip(t).step_by(threads.max(1)).copied().collect()).collect();
+/// Bytes a second at which the device's threads read memory as large as the model's weights, doing nothing with them.
+fn read_bandwidth(device: &Device, bytes: usize, budget: Duration) -> llmar::Result<f64> {
+    let Device::Cpu(cpu) = device;
+    let values = vec![1.0f32; bytes / size_of::<f32>()];
     let time = best(budget, || {
-        std::thread::scope(|scope| {
-            for share in &shares {
-                scope.spawn(|| read(share));
-            }
-        });
+        cpu.read(&values);
         Ok(())
-    });
-    bytes as f64 / time.map_or(f64::INFINITY, |t| t.as_secs_f64())
+    })?;
+    Ok(bytes as f64 / time.as_secs_f64())
 }
 
 /// Operations a second of the scheme's own kernel on a matrix that stays in the cache: what the prompt pass could reach if nothing else took time.

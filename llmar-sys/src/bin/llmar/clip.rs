@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::io::{Write, stdout};
 
+use llmar::checkpoint::replace_file;
 use llmar::formats::{OwnedClip, read_clips};
 
 use crate::{Arguments, Failure};
@@ -19,7 +20,7 @@ pub fn clip(args: &Arguments) -> Result<(), Failure> {
     let text = to_text(clip);
     match &args.out {
         None => Ok(stdout().lock().write_all(text.as_bytes())?),
-        Some(path) => Ok(std::fs::write(path, text).map_err(llmar::Error::io(path))?),
+        Some(path) => Ok(replace_file(path, |out| out.write_all(text.as_bytes()))?),
     }
 }
 

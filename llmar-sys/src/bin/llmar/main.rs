@@ -30,6 +30,8 @@ enum Failure {
     Usage(String),
     /// The library refused.
     Llmar(llmar::Error),
+    /// The library refused a clip: of which file, and which of its clips.
+    Clip(String, llmar::Error),
     /// Standard output is gone.
     Output(io::Error),
 }
@@ -136,6 +138,7 @@ fn main() -> ExitCode {
         Err(Failure::Output(e)) if e.kind() == io::ErrorKind::BrokenPipe => return ExitCode::SUCCESS,
         Err(Failure::Usage(m)) => (2, format!("{m}\n\n{HELP}")),
         Err(Failure::Llmar(e)) => (1, e.to_string()),
+        Err(Failure::Clip(clip, e)) => (1, format!("{clip}: {e}")),
         Err(Failure::Output(e)) => (1, format!("standard output: {e}")),
     };
     // Standard error may be closed too; there is nobody left to tell.

@@ -1,6 +1,7 @@
 //! `llmar recognize`: names the action of every clip of the given files.
 
 use std::io::{Write, stdout};
+use std::path::Path;
 
 use llmar::control::Control;
 use llmar::formats::{OwnedClip, read_clips};
@@ -22,10 +23,12 @@ pub fn recognize(args: &Arguments) -> Result<(), Failure> {
     let labels = recognizer.labels();
     for file in files {
         let clips = read_clips(file)?;
+        let mut done = 0;
         for batch in clips.chunks(args.batch.unwrap_or(1).max(1)) {
             let start = std::time::Instant::now();
             let views: Vec<_> = batch.iter().map(OwnedClip::view).collect();
-            let answers = recognizer.recognize_batch(&views, &Control::default())?;
+            let answers = recognizer.recognize_batch(&views, &Control::default()).map_err(|e| in_file(file, &clips, done, e))?;
+            done += batch.len();
             let ms = start.elapsed().as_secs_f64() * 1e3 / batch.len() as f64;
             for (clip, answer) in batch.iter().zip(&answers) {
                 print(args, &labels, clip, answer, ms)?;
@@ -33,6 +36,17 @@ pub fn recognize(args: &Arguments) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// An error of a batch that begins at clip `done` of a file, with the clip's name in place of its index.
+fn in_file(file: &Path, clips: &[OwnedClip], done: usize, error: llmar::Error) -> Failure {
+    match error {
+        llmar::Error::Clip { index, source } => {
+            let name = clips.get(done + index).map_or("", |clip| &clip.name);
+            Failure::Clip(format!("{}: {name}", file.display()), *source)
+        }
+        other => Failure::Clip(file.display().to_string(), other),
+    }
 }
 
 /// One line a clip. `ms`: wall time of the clip, or its share of the batch.

@@ -1,0 +1,223 @@
+//! The command-line tool as its users run it: what it prints for a sound model, and a status and one line for what is not.
+
+#[path = "common/tiny.rs"]
+mod tiny;
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use llmar::device::Scheme;
+use safetensors::tensor::{Dtype, TensorView};
+use serde_json::Value;
+
+/// What a run gave: exit status, standard output, standard error.
+struct Ran {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+fn llmar(arguments: &[&str]) -> Ran {
+    let output = Command::new(env!("CARGO_BIN_EXE_llmar")).args(arguments).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    Ran { code: output.status.code().expect("no signal ends it"), out: text(output.stdout), err: text(output.stderr) }
+}
+
+/// A run that must succeed without a word on standard error.
+fn good(arguments: &[&str]) -> String {
+    let ran = llmar(arguments);
+    assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{arguments:?}");
+    ran.out
+}
+
+/// A run that must fail with `code`, without output, and a message that holds `needle`.
+fn bad(code: i32, needle: &str, arguments: &[&str]) {
+    let ran = llmar(arguments);
+    assert_eq!((ran.code, ran.out.as_str()), (code, ""), "{arguments:?}: {}", ran.err);
+    assert!(ran.err.starts_with("llmar: ") && ran.err.contains(needle), "{arguments:?}: expected `{needle}` in `{}`", ran.err);
+}
+
+/// A folder with a tiny model, an archive of three clips, an archive whose second clip has no valid joint, and a clip of each JSON format.
+struct Files {
+    folder: tempfile::TempDir,
+}
+
+impl Files {
+    fn new() -> Self {
+        let files = Self { folder: tempfile::tempdir().unwrap() };
+        tiny::file_in(files.folder.path(), Scheme::Q8);
+        let mut random = tiny::Random(3);
+        let mut body = |frames: usize| random.values(frames * 20 * 3, 1.0);
+        let (a, b, c) = (body(30), body(41), body(64));
+        archive(&files.path("clips.safetensors"), &[&a, &b, &c]);
+        archive(&files.path("unseen.safetensors"), &[&a, &vec![f32::NAN; b.len()], &c]);
+
+        let frames: Vec<Vec<&[f32]>> = a.chunks(60).map(|frame| frame.chunks(3).collect()).collect();
+        let nw_ucla = serde_json::json!({"file_name": "a01_s01_e00_v01", "skeletons": frames, "label": 1});
+        fs::write(files.path("nw_ucla.json"), nw_ucla.to_string()).unwrap();
+        // Duration, root, eight rotations as quaternions and four hinges: the character at rest.
+        let quaternion = [1.0, 0.0, 0.0, 0.0];
+        let mut pose = vec![0.0333, 0.0, 0.9, 0.0];
+        for joint in ["root", "chest", "neck", "right hip", "knee", "right ankle", "right shoulder", "elbow"].into_iter().chain([
+            "left hip",
+            "knee",
+            "left ankle",
+            "left shoulder",
+            "elbow",
+        ]) {
+            pose.extend_from_slice(if matches!(joint, "knee" | "elbow") { &[0.0] } else { &quaternion });
+        }
+        let deepmimic = serde_json::json!({"Loop": "none", "Frames": vec![pose; 40]});
+        fs::write(files.path("humanoid3d_rest.txt"), deepmimic.to_string()).unwrap();
+        files
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn text(&self, name: &str) -> String {
+        self.path(name).display().to_string()
+    }
+}
+
+/// Writes clips [frames, 1, 20, 3] of kinect1_20 as a clip archive.
+fn archive(path: &Path, clips: &[&[f32]]) {
+    let about = serde_json::json!({
+        "name": "made_up", "classes": ["walk", "wave"], "fps": 30.0, "parents": vec![-1; 20],
+        "joints": llmar::skeleton::Layout::find("kinect1_20").unwrap().joints,
+    });
+    let joints: Vec<u8> = clips.iter().flat_map(|clip| clip.iter().flat_map(|x| x.to_le_bytes())).collect();
+    let mut offsets = vec![0i64];
+    offsets.extend(clips.iter().scan(0, |end, clip| {
+        *end += clip.len() as i64 / 60;
+        Some(*end)
+    }));
+    let le = |numbers: &[i64]| numbers.iter().flat_map(|n| n.to_le_bytes()).collect::<Vec<u8>>();
+    let (labels, frames) = (le(&vec![0; clips.len()]), offsets[clips.len()] as usize);
+    let (count, offsets) = (offsets.len(), le(&offsets));
+    let tensors = [
+        ("joints", TensorView::new(Dtype::F32, vec![frames, 1, 20, 3], &joints).unwrap()),
+        ("offsets", TensorView::new(Dtype::I64, vec![count], &offsets).unwrap()),
+        ("labels", TensorView::new(Dtype::I64, vec![clips.len()], &labels).unwrap()),
+    ];
+    let bytes = safetensors::serialize(tensors, Some(HashMap::from([("clips".to_owned(), about.to_string())]))).unwrap();
+    fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn a_model_is_described_and_verified() {
+    let files = Files::new();
+    let model = files.text("tiny-q8.llmar");
+    let text = good(&["info", &model]);
+    assert!(["tiny", "kinect1_20", "32 codes", "walk, sit down, wave, drink water"].iter().all(|part| text.contains(part)), "{text}");
+    let json: Value = serde_json::from_str(&good(&["info", &model, "--json"])).unwrap();
+    assert_eq!(json["labels"][1]["text"], "sit down");
+    assert_eq!(json["file_bytes"], fs::metadata(&model).unwrap().len());
+    assert!(good(&["verify", &model]).contains(&format!("sound, SHA-256 {}", json["tensors_sha256"].as_str().unwrap())));
+
+    // One bit of the weights: the file opens, and only verify notices.
+    let mut bytes = fs::read(&model).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    let damaged = files.text("damaged.llmar");
+    fs::write(&damaged, bytes).unwrap();
+    bad(1, "checksum mismatch", &["verify", &damaged]);
+}
+
+#[test]
+fn clips_of_every_format_are_recognised() {
+    let files = Files::new();
+    let model = files.text("tiny-q8.llmar");
+    let (clips, nw_ucla, deepmimic) = (files.text("clips.safetensors"), files.text("nw_ucla.json"), files.text("humanoid3d_rest.txt"));
+    let lines = |arguments: &[&str]| good(&[&["recognize", &model, &clips, &nw_ucla, &deepmimic], arguments].concat());
+
+    let text = lines(&[]);
+    assert_eq!(text.lines().count(), 5, "{text}");
+    for (line, name) in text.lines().zip(["clips#0", "clips#1", "clips#2", "a01_s01_e00_v01", "humanoid3d_rest"]) {
+        assert!(line.starts_with(&format!("{name}: ")) && line.matches('%').count() == 3 && line.ends_with("ms)"), "{line}");
+    }
+
+    let json = |arguments: &[&str]| -> Vec<Value> {
+        let text = lines(&[&["--json"], arguments].concat());
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let all = json(&["--top", "4"]);
+    for answer in &all {
+        let sum: f64 = answer["top"].as_array().unwrap().iter().map(|label| label["probability"].as_f64().unwrap()).sum();
+        assert!((sum - 1.0).abs() < 1e-5 && answer["top"].as_array().unwrap().len() == 4, "{answer}");
+        assert_eq!((answer["tokens"].as_array().unwrap().len(), &answer["unknown"]), (8, &Value::Bool(false)));
+    }
+    // The same clip as archive and as JSON, alone and in a batch, with one thread and two: the same answer to the last digit.
+    let answers = |answers: Vec<Value>| answers.into_iter().map(|a| (a["top"].clone(), a["tokens"].clone())).collect::<Vec<_>>();
+    let all = answers(all);
+    assert_eq!(all[0], all[3]);
+    assert_eq!(all, answers(json(&["--top", "4", "--batch", "8", "--threads", "2"])));
+
+    assert!(json(&["--unknown-below", "1"]).iter().all(|answer| answer["unknown"] == true));
+    let replaced = json(&["--labels", "run, jump", "--top", "9"]);
+    for answer in replaced {
+        let mut names: Vec<&str> = answer["top"].as_array().unwrap().iter().map(|l| l["label"].as_str().unwrap()).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["jump", "run"]);
+    }
+}
+
+#[test]
+fn a_clip_is_written_as_text() {
+    let files = Files::new();
+    let text = good(&["clip", &files.text("clips.safetensors"), "--index", "1"]);
+    assert_eq!(text.lines().next(), Some("kinect1_20 41 1 20 3 30"));
+    assert_eq!(text.lines().count(), 42);
+    let out = files.text("one.txt");
+    assert_eq!(good(&["clip", &files.text("clips.safetensors"), "--index", "1", "--out", &out]), "");
+    assert_eq!(fs::read_to_string(&out).unwrap(), text);
+    let unseen = good(&["clip", &files.text("unseen.safetensors"), "--index", "1"]);
+    assert_eq!(unseen.matches("nan").count(), 41 * 60);
+    bad(2, "--index 3", &["clip", &files.text("clips.safetensors"), "--index", "3"]);
+}
+
+#[test]
+fn a_bench_reports_every_figure() {
+    let files = Files::new();
+    let text = good(&["bench", &files.text("tiny-q8.llmar"), "--seconds", "0.01", "--threads", "1", "--json"]);
+    let report: Value = serde_json::from_str(&text).unwrap();
+    for figure in
+        ["open_ms", "recognition_ms", "recognitions_per_s", "batch_recognitions_per_s", "prefill_tokens_per_s", "decode_tokens_per_s"]
+    {
+        assert!(report[figure].as_f64().is_some_and(|v| v > 0.0), "{figure}: {report}");
+    }
+    for floor in ["weight_bytes", "read_gb_per_s", "decode_tokens_per_s", "kernel_gflop_per_s", "prefill_tokens_per_s"] {
+        assert!(report["floors"][floor].as_f64().is_some_and(|v| v > 0.0), "{floor}: {report}");
+    }
+    assert!(good(&["bench", &files.text("tiny-q8.llmar"), &files.text("nw_ucla.json"), "--seconds", "0.01"]).contains("one recognition"));
+}
+
+#[test]
+fn what_cannot_be_done_is_said_in_one_line() {
+    let files = Files::new();
+    let model = files.text("tiny-q8.llmar");
+    let clips = files.text("clips.safetensors");
+    bad(1, "No such file", &["info", &files.text("absent.llmar")]);
+    bad(1, "No such file", &["recognize", &model, &files.text("absent.json")]);
+    bad(1, "", &["info", &clips]);
+    let plain = files.text("plain.txt");
+    fs::write(&plain, "kinect1_20 30 1 20 3 30\n").unwrap();
+    bad(1, "another kind of file", &["recognize", &model, &plain]);
+    let bytes = fs::read(&model).unwrap();
+    let cut = files.text("cut.llmar");
+    for part in 0..64 {
+        fs::write(&cut, &bytes[..bytes.len() * part / 64]).unwrap();
+        bad(1, "", &["info", &cut]);
+    }
+    bad(1, "unseen#1: clip cannot be used", &["recognize", &model, &files.text("unseen.safetensors"), "--batch", "3"]);
+    bad(1, "unknown_below", &["recognize", &model, &clips, "--unknown-below", "2"]);
+    bad(1, "number of threads", &["recognize", &model, &clips, "--threads", "1000"]);
+    bad(1, "labels", &["recognize", &model, &clips, "--labels", "a,a"]);
+    for wrong in [&["frobnicate"][..], &["info"], &["info", &model, &clips], &["recognize", &model], &["info", &model, "--threads", "2"]] {
+        bad(2, "usage:", wrong);
+    }
+    bad(2, "many", &["recognize", &model, &clips, "--threads", "many"]);
+    assert!(good(&["--help"]).contains("usage:") && good(&["--version"]).starts_with("llmar "));
+}
