@@ -14,7 +14,7 @@ TORCH   := target/libtorch/torch
 PREFIX  ?= /usr/local
 MOTIONS := walk run kick punch jump dance_a getup_faceup spinkick
 
-.PHONY: demo demo-models test lint deny bench bench-peers accuracy adapter header install libtorch fetch clean-demo
+.PHONY: demo demo-models test test-aarch64 lint deny bench bench-peers size accuracy validation adapter header install libtorch fetch clean-demo
 
 # --- what a user sees first -------------------------------------------------------------------------------------------
 
@@ -57,6 +57,10 @@ clean-demo:
 test: libtorch $(DEMO)/fetched lint
 	tests/run.sh
 
+# The NEON kernels: the runtime's tests for aarch64, under qemu.
+test-aarch64:
+	tests/aarch64.sh target/aarch64
+
 lint: libtorch
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets --all-features -- -D warnings
@@ -75,15 +79,28 @@ $(TORCH)/lib/libtorch_cpu.so:
 
 bench: $(MODEL)-q8.llmar $(MODEL)-f16.llmar $(MODEL)-q4.llmar $(DEMO)/fetched
 	for s in q8 f16 q4; do $(LLMAR) bench $(MODEL)-$$s.llmar $(DEMO)/motions/humanoid3d_walk.txt --threads 2 || exit 1; done
-	$(CARGO) bench --locked -p llmar-sys
+	$(CARGO) bench --locked -p llmar-sys --bench kernels
 
 bench-peers: $(MODEL)-q8.llmar $(DEMO)/fetched
-	benches/peers.sh $(PYTHON) target/peers $(LLMAR) $(MODEL)-q8.llmar $(GGUF) $(DEMO)/motions/humanoid3d_walk.txt
+	benches/peers.sh $(PYTHON) target/peers $(LLMAR) $(MODEL)-q8.llmar $(GGUF) $(DEMO)/motions/humanoid3d_walk.txt --json target/peers/result.json
+
+# Bytes of the shared library and where they go.
+size: $(LLMAR)
+	benches/size.sh $(PYTHON) target/release/libllmar.so
 
 # The demo adapter on the data it was trained for, through the C ABI (see ../shared/data).
 accuracy: demo-models
 	for s in q8 f16 q4; do $(TRAIN) evaluate --model $(MODEL)-$$s.llmar --data ../shared/data/utd_mhad.safetensors \
 	  --split cross_subject --json || exit 1; done
+
+# The demo adapter's settings, and those with all of the paper's losses, on held-out training subjects; half an hour on two cores.
+validation: libtorch $(DEMO)/base.safetensors
+	$(CARGO) build --release --locked -p llmar-train --features torch
+	for name in utd-mhad utd-mhad-biases; do \
+	  echo "$$name-stage1.toml"; \
+	  benches/validation.sh $(PYTHON) $(TRAIN) $(DEMO)/base.safetensors target/validation/$$name \
+	    llmar-train/configs/$$name-stage1.toml llmar-train/configs/utd-mhad-stage2.toml || exit 1; \
+	done
 
 # --- what is generated and committed ----------------------------------------------------------------------------------
 

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# validation.sh TRAIN BASE OUT STAGE1.toml STAGE2.toml: what settings give on training subjects that are held out, one at a time (UTD-MHAD,
+# validation.sh PYTHON TRAIN BASE OUT STAGE1.toml STAGE2.toml: what settings give on training subjects that are held out, one at a time (UTD-MHAD,
 # cross_subject: subjects 1, 3, 5, 7). Settings, temperature and the threshold of `unknown` are chosen by this table; test subjects are never read.
 # Two runs at a time, a quarter of an hour on two cores; runs that were interrupted go on where they stopped.
 set -euo pipefail
-train=$1 base=$2 out=$3 stage1=$4 stage2=$5
+python=$1 train=$2 base=$3 out=$4 stage1=$5 stage2=$6
 fold() {
   local held=$1 run=$out/held-$1
   "$train" vqvae "$stage1" --set "data.validation_subjects=[$held]" --out "$run/stage1" --resume > "$run/stage1.json" 2> "$run/errors"
@@ -15,7 +15,7 @@ for pair in "1 3" "5 7"; do
   for held in $pair; do fold "$held" & done
   wait -n && wait -n
 done
-python3 - "$out" << 'PY'
+"$python" - "$out" << 'PY'
 import json, pathlib, statistics, sys
 print("| held out | clips | features, linear % | tokens, linear % | codes used | perplexity | Zipf JS | LLaMA top-1 % | top-5 % | ECE | temperature | sure |")
 print("|---|---|---|---|---|---|---|---|---|---|---|---|")

@@ -120,6 +120,9 @@ pub struct ExportArgs {
     /// Storage of the language model's matrices
     #[arg(long, value_enum, default_value_t = SchemeName::Q8)]
     pub scheme: SchemeName,
+    /// Storage of those that the LoRA changes; as the others if left out, but q8 with q4
+    #[arg(long, value_enum, value_name = "SCHEME")]
+    pub lora_scheme: Option<SchemeName>,
     /// Checkpoint to write
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
@@ -166,7 +169,7 @@ pub enum SchemeName {
     F16,
     /// 8-bit integers, groups of 32
     Q8,
-    /// 4-bit integers, groups of 32; embedding and head in 8 bits
+    /// 4-bit integers, groups of 32; embedding, head and what the LoRA changes in 8 bits
     Q4,
 }
 

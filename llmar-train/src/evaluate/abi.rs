@@ -18,6 +18,8 @@ pub struct Answer {
     pub probabilities: Vec<f32>,
     /// The action sentence.
     pub tokens: Vec<u16>,
+    /// The best probability was below the model's threshold.
+    pub unknown: bool,
 }
 
 /// Opens `model` and recognises `clips` one by one, all labels ranked. Returns the model's labels and the answers.
@@ -141,6 +143,7 @@ impl RecognizerHandle {
             ranking: top.iter().map(|s| s.label as usize).collect(),
             probabilities: top.iter().map(|s| s.probability).collect(),
             tokens,
+            unknown: output.unknown != 0,
         })
     }
 }

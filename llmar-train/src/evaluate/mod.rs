@@ -23,6 +23,10 @@ pub struct Report {
     pub n: usize,
     /// Clips whose label the model does not have; they count as wrong.
     pub unnameable: usize,
+    /// Clips answered `unknown`. The accuracy below counts their best label all the same.
+    pub unknown: usize,
+    /// Those of them whose best label was right.
+    pub unknown_right: usize,
     /// Seconds a clip, wall time through the C ABI.
     pub seconds_per_clip: f64,
     /// Accuracy, calibration, confusion.
@@ -58,10 +62,18 @@ pub fn evaluate(args: &EvaluateArgs) -> Result<Report> {
     let truths: Vec<Option<usize>> = chosen.iter().map(|&i| index.get(archive.classes[archive.labels[i]].as_str()).copied()).collect();
     let samples: Vec<Sample<'_>> =
         truths.iter().zip(&answers).map(|(&truth, a)| Sample { truth, ranking: &a.ranking, probabilities: &a.probabilities }).collect();
+    let unknown: Vec<bool> = samples
+        .iter()
+        .zip(&answers)
+        .filter(|(_, a)| a.unknown)
+        .map(|(s, _)| s.truth.is_some() && s.ranking.first().copied() == s.truth)
+        .collect();
     Ok(Report {
         data: format!("{} {} {:?}", archive.name, args.split, args.part).to_lowercase(),
         n: chosen.len(),
         unnameable: truths.iter().filter(|t| t.is_none()).count(),
+        unknown: unknown.len(),
+        unknown_right: unknown.iter().filter(|right| **right).count(),
         seconds_per_clip: elapsed / chosen.len().max(1) as f64,
         metrics: Metrics::measure(&labels, &samples),
     })
@@ -81,6 +93,9 @@ fn for_people(report: &Report) -> String {
         m.nll,
         1e3 * report.seconds_per_clip
     );
+    if report.unknown > 0 {
+        text += &format!("\n{} clips were called unknown; the best label of {} of them was right", report.unknown, report.unknown_right);
+    }
     if report.unnameable > 0 {
         text += &format!("\n{} clips have a label that the model does not know", report.unnameable);
     }

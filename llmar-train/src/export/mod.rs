@@ -19,11 +19,34 @@ use merge::Lora;
 
 /// Runs `llmar-train export`.
 pub fn run(args: &ExportArgs) -> Result<()> {
-    let scheme = args.scheme.into();
-    let metadata = export(&args.base, &args.stage1, &args.adapter, scheme, &args.out)?;
+    let scheme: Scheme = args.scheme.into();
+    let mut storage = Storage::from(scheme);
+    if let Some(adapted) = args.lora_scheme {
+        storage.adapted = adapted.into();
+    }
+    let metadata = export(&args.base, &args.stage1, &args.adapter, storage, &args.out)?;
     let bytes = std::fs::metadata(&args.out).map_err(Error::io(&args.out))?.len();
     println!("{}: {}, {} labels, {scheme:?}, {:.1} MB", args.out.display(), metadata.name, metadata.labels.len(), bytes as f64 / 1e6);
     Ok(())
+}
+
+/// How the language model's matrices are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Storage {
+    /// Those of the layers.
+    pub layers: Scheme,
+    /// Embedding and head, whose rows are one token each, used alone.
+    pub words: Scheme,
+    /// Those of the layers that the LoRA changes. What it adds can be smaller than a step of 4 bits (benches/results/accuracy.md).
+    pub adapted: Scheme,
+}
+
+impl From<Scheme> for Storage {
+    /// All alike; with q4, words and adapted matrices in q8.
+    fn from(layers: Scheme) -> Self {
+        let others = if layers == Scheme::Q4 { Scheme::Q8 } else { layers };
+        Self { layers, words: others, adapted: others }
+    }
 }
 
 /// Joins three artifacts into the checkpoint `out` and returns its metadata (the checksum left empty).
@@ -33,7 +56,8 @@ pub fn run(args: &ExportArgs) -> Result<()> {
 /// # Errors
 /// [`Error::Mismatch`] when the adapter was trained with other files; [`Error::Format`] for a tensor that is missing, of a wrong shape or superfluous;
 /// the runtime's errors for what makes no checkpoint. `out` is then as it was.
-pub fn export(base_path: &Path, stage1_path: &Path, adapter_path: &Path, scheme: Scheme, out: &Path) -> Result<Metadata> {
+pub fn export(base_path: &Path, stage1_path: &Path, adapter_path: &Path, storage: impl Into<Storage>, out: &Path) -> Result<Metadata> {
+    let storage = storage.into();
     let base: Opened<BaseMeta> = artifacts::open(base_path)?;
     let stage1: Opened<Stage1Meta> = artifacts::open(stage1_path)?;
     let adapter: Opened<AdapterMeta> = artifacts::open(adapter_path)?;
@@ -50,9 +74,9 @@ pub fn export(base_path: &Path, stage1_path: &Path, adapter_path: &Path, scheme:
 
     let tables = tokenizer::from_base(&base)?;
     let mut tensors = tables.tensors();
-    let metadata = metadata(&base.meta, &stage1.meta, &adapter.meta, scheme, &Tokenizer::new(tables)?);
+    let metadata = metadata(&base.meta, &stage1.meta, &adapter.meta, storage.layers, &Tokenizer::new(tables)?);
     motion_tensors(&stage1, &adapter, base.meta.config.hidden_size, &mut tensors)?;
-    llama_tensors(&base, &lora, scheme, &mut tensors)?;
+    llama_tensors(&base, &lora, storage, &mut tensors)?;
     write_checkpoint(out, &metadata, &tensors)?;
     Ok(metadata)
 }
@@ -103,14 +127,12 @@ fn motion_tensors(stage1: &Opened<Stage1Meta>, adapter: &Opened<AdapterMeta>, hi
     Ok(())
 }
 
-/// The language model with its LoRA merged. At `q4` two kinds of matrix are stored in q8: embedding and head, because each of their rows is one
-/// token, used alone; and those that the LoRA changes, because what it adds is smaller than a step of 4 bits (UTD-MHAD's q4 accuracy with q, k
-/// and v in 4 bits was 62.6 %, beside 96.5 % at f16).
-fn llama_tensors(base: &Opened<BaseMeta>, lora: &Lora<'_>, scheme: Scheme, out: &mut Vec<Tensor<'static>>) -> Result<()> {
+/// The language model with its LoRA merged.
+fn llama_tensors(base: &Opened<BaseMeta>, lora: &Lora<'_>, storage: Storage, out: &mut Vec<Tensor<'static>>) -> Result<()> {
     let c = &base.meta.config;
     let (hidden, ffn, vocab) = (c.hidden_size, c.intermediate_size, c.vocab_size);
     let (q, kv) = (c.num_attention_heads * c.head_dim, c.num_key_value_heads * c.head_dim);
-    let words = if scheme == Scheme::Q4 { Scheme::Q8 } else { scheme };
+    let words = storage.words;
 
     push_matrix(out, "llama.embed", words, vocab, hidden, &base.floats("model.embed_tokens.weight", &[vocab, hidden])?)?;
     for layer in 0..c.num_hidden_layers {
@@ -121,10 +143,8 @@ fn llama_tensors(base: &Opened<BaseMeta>, lora: &Lora<'_>, scheme: Scheme, out: 
             Ok::<_, Error>(weights)
         };
         let name = |field: &str| format!("llama.layers.{layer}.{field}");
-        let scheme_of = |targets: &[&str]| match scheme {
-            Scheme::Q4 if targets.iter().any(|target| lora.changes(layer, target)) => Scheme::Q8,
-            other => other,
-        };
+        let scheme_of =
+            |targets: &[&str]| if targets.iter().any(|target| lora.changes(layer, target)) { storage.adapted } else { storage.layers };
 
         push_f32(out, name("attn_norm"), vec![hidden], norm("input_layernorm")?);
         let mut qkv = matrix("self_attn.q_proj", "q", q, hidden)?;

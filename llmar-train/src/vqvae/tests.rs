@@ -217,7 +217,7 @@ fn bad_settings_are_named() -> Result<()> {
 
 #[test]
 fn shipped_settings_are_valid() -> Result<()> {
-    for name in ["utd-mhad-stage1.toml", "paper-ntu60-stage1.toml"] {
+    for name in ["utd-mhad-stage1.toml", "utd-mhad-biases-stage1.toml", "paper-ntu60-stage1.toml"] {
         read_config::<Config>(&Path::new(env!("CARGO_MANIFEST_DIR")).join("configs").join(name), &[])?.check()?;
     }
     Ok(())
@@ -272,6 +272,10 @@ fn runtime_and_trainer_give_the_same_tokens() -> Result<()> {
     let (total, different) = compare_tokens(&out.join("stage1.safetensors"), &config.data.archive)?;
     assert!(total == 54 * 4 && different * 2000 < total.max(2000), "{different} of {total}");
     let Some(archive) = shared("runtime_and_trainer_give_the_same_tokens", "data/utd_mhad.safetensors") else { return Ok(()) };
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("adapters/utd-mhad/stage1.safetensors");
+    let (total, different) = compare_tokens(&shipped, &archive)?;
+    println!("shipped stage 1: {different} of {total} tokens differ");
+    assert!(total == 861 * 16 && different * 2000 < total, "shipped: {different} of {total}");
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/utd-mhad-stage1.toml");
     let sets = ["encoder.width=32", "features.steps=40", "codes.steps=10", "quantizer.kmeans_rounds=3"];
     let sets: Vec<Setting> = sets.iter().filter_map(|s| s.parse().ok()).collect();

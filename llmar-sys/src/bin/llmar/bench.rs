@@ -88,7 +88,8 @@ pub fn bench(args: &Arguments) -> Result<(), Failure> {
     if args.json {
         return Ok(writeln!(out, "{report:#}")?);
     }
-    writeln!(out, "{} ({}), {threads} thread(s), best of {:.1} s each", report["model"], report["scheme"], budget.as_secs_f64())?;
+    let metadata = model.metadata();
+    writeln!(out, "{} ({:?}), {threads} thread(s), best of {:.1} s each", metadata.name, metadata.scheme, budget.as_secs_f64())?;
     writeln!(out, "open              {:9.2} ms", ms(open))?;
     writeln!(
         out,
