@@ -51,6 +51,17 @@
 #define LLMAR_MODEL_BORROW 2
 
 /**
+ * Decoding: the labels of highest probability, exactly, by best-first search over their tokens. The default.
+ */
+#define LLMAR_DECODING_EXACT 0
+
+/**
+ * Decoding: token by token, always the likeliest that still leads to a label. One label comes back, not always the best, and its probability
+ * is an estimate.
+ */
+#define LLMAR_DECODING_GREEDY 1
+
+/**
  * Storage of the language model's matrices: 32-bit floats.
  */
 #define LLMAR_SCHEME_F32 1
@@ -263,6 +274,10 @@ typedef struct llmar_recognizer_params {
      * The answer is "unknown" when the best probability is below this, above 0 to 1. 0: the model's own threshold. Negative: never unknown.
      */
     float unknown_below;
+    /**
+     * LLMAR_DECODING_ constant: how the answer is found.
+     */
+    uint32_t decoding;
 } llmar_recognizer_params;
 
 /**
@@ -708,7 +723,7 @@ void llmar_model_free(struct llmar_model *model);
  * model: stays usable by others; the recognizer keeps it alive even when the caller frees it. params: NULL for the defaults. out: receives
  * the recognizer; free it with llmar_recognizer_free.
  *
- * Threads: any. Errors: LLMAR_ERROR_INVALID_ARGUMENT, LLMAR_ERROR_STRUCT_SIZE, LLMAR_ERROR_NULL_POINTER.
+ * Threads: any. Errors: LLMAR_ERROR_INVALID_ARGUMENT, LLMAR_ERROR_INVALID_ENUM, LLMAR_ERROR_STRUCT_SIZE, LLMAR_ERROR_NULL_POINTER.
  */
 llmar_status llmar_recognizer_create(const struct llmar_model *model,
                                      const struct llmar_recognizer_params *params,

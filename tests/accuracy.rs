@@ -23,7 +23,15 @@ fn report(folder: &Path, data: &Path, scheme: Scheme) -> Report {
         &model,
     )
     .expect("the committed adapter exports");
-    let args = EvaluateArgs { model, data: PathBuf::from(data), split: "cross_subject".into(), part: Part::Test, json: false, threads: 2 };
+    let args = EvaluateArgs {
+        model,
+        data: PathBuf::from(data),
+        split: "cross_subject".into(),
+        part: Part::Test,
+        json: false,
+        threads: 2,
+        greedy: false,
+    };
     evaluate(&args).expect("every clip of the archive can be recognised")
 }
 

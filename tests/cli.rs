@@ -156,6 +156,7 @@ fn clips_of_every_format_are_recognised() {
     assert_eq!(all, answers(json(&["--top", "4", "--batch", "8", "--threads", "2"])));
 
     assert!(json(&["--unknown-below", "1"]).iter().all(|answer| answer["unknown"] == true));
+    assert!(json(&["--greedy"]).iter().all(|answer| answer["top"].as_array().unwrap().len() == 1));
     let replaced = json(&["--labels", "run, jump", "--top", "9"]);
     for answer in replaced {
         let mut names: Vec<&str> = answer["top"].as_array().unwrap().iter().map(|l| l["label"].as_str().unwrap()).collect();

@@ -38,7 +38,7 @@ fn changed(scheme: Scheme, change: impl FnOnce(&mut Metadata)) -> llmar::Result<
 }
 
 fn recognizer(model: &Arc<Model>, threads: usize, top_k: usize) -> Recognizer {
-    Recognizer::new(Arc::clone(model), Options { threads, top_k, unknown_below: None }).unwrap()
+    Recognizer::new(Arc::clone(model), Options { threads, top_k, ..Options::default() }).unwrap()
 }
 
 /// Joints [frames, 1, 20, 3] of a random walk; every seed another.

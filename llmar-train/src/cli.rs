@@ -149,6 +149,9 @@ pub struct EvaluateArgs {
     /// Worker threads; 0 computes on the calling thread
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub threads: usize,
+    /// Decode greedily, as the paper does: one label a clip, so that of the figures only top-1 and the confusions keep their meaning
+    #[arg(long)]
+    pub greedy: bool,
 }
 
 /// The two sides of a split.

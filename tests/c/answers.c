@@ -111,6 +111,21 @@ static void buffers(llmar_recognizer *recognizer)
     EXPECT(LLMAR_OK, llmar_recognize_clip(one, &clips[1], NULL, &a.result));
     CHECK(a.result.top_count == 1 && a.top[0].label == expected[1].top[0].label && a.top[0].log_prob == expected[1].top[0].log_prob);
     llmar_recognizer_free(one);
+
+    /* Greedily: one label, whose score is the exact one of this label. */
+    params.decoding = LLMAR_DECODING_GREEDY;
+    params.top_k = 3;
+    EXPECT(LLMAR_OK, llmar_recognizer_create(model, &params, &one));
+    for (int i = 0; i < CLIPS; i++) {
+        prepare(&a);
+        EXPECT(LLMAR_OK, llmar_recognize_clip(one, &clips[i], NULL, &a.result));
+        CHECK(a.result.top_count == 1 && a.top[0].probability >= 0 && a.top[0].probability <= 1);
+        CHECK(a.top[0].log_prob <= expected[i].top[0].log_prob);
+        for (size_t j = 0; j < expected[i].result.top_count; j++) {
+            CHECK(expected[i].top[j].label != a.top[0].label || expected[i].top[j].log_prob == a.top[0].log_prob);
+        }
+    }
+    llmar_recognizer_free(one);
 }
 
 static void unknown(void)

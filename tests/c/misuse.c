@@ -225,6 +225,9 @@ static void numbers(void)
         params.unknown_below = thresholds[i];
         EXPECT(LLMAR_ERROR_INVALID_ARGUMENT, llmar_recognizer_create(model, &params, &none));
     }
+    params.unknown_below = 0;
+    params.decoding = 2;
+    EXPECT(LLMAR_ERROR_INVALID_ENUM, llmar_recognizer_create(model, &params, &none));
     CHECK(none == NULL);
 
     const char *empty[] = {""}, *twice[] = {"wave", "wave"};

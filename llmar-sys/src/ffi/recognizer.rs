@@ -7,11 +7,17 @@ use std::time::{Duration, Instant};
 use super::args;
 use super::fence::{fence, fence_void, poisoned};
 use super::model::{llmar_model, token_count};
-use super::status::{Failure, LLMAR_ERROR_BUFFER_TOO_SMALL, LLMAR_ERROR_IN_USE, LLMAR_ERROR_INVALID_ARGUMENT, llmar_status};
-use super::types::{llmar_call_params, llmar_clip, llmar_label_score, llmar_recognition, llmar_recognizer_params};
+use super::status::{
+    Failure, LLMAR_ERROR_BUFFER_TOO_SMALL, LLMAR_ERROR_IN_USE, LLMAR_ERROR_INVALID_ARGUMENT, LLMAR_ERROR_INVALID_ENUM, llmar_status,
+};
+use super::types::{
+    LLMAR_DECODING_EXACT, LLMAR_DECODING_GREEDY, llmar_call_params, llmar_clip, llmar_label_score, llmar_recognition,
+    llmar_recognizer_params,
+};
 use crate::control::Control;
 use crate::recognizer::{Options, Recognition, Recognizer};
 use crate::skeleton::{Clip, Timing};
+use crate::text::Decoding;
 
 /// Recognizes clips with one model. Belongs to one thread at a time and keeps its model alive. Opaque.
 #[derive(Debug)]
@@ -36,7 +42,7 @@ impl llmar_recognizer {
 /// model: stays usable by others; the recognizer keeps it alive even when the caller frees it. params: NULL for the defaults. out: receives
 /// the recognizer; free it with llmar_recognizer_free.
 ///
-/// Threads: any. Errors: LLMAR_ERROR_INVALID_ARGUMENT, LLMAR_ERROR_STRUCT_SIZE, LLMAR_ERROR_NULL_POINTER.
+/// Threads: any. Errors: LLMAR_ERROR_INVALID_ARGUMENT, LLMAR_ERROR_INVALID_ENUM, LLMAR_ERROR_STRUCT_SIZE, LLMAR_ERROR_NULL_POINTER.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn llmar_recognizer_create(
     model: *const llmar_model,
@@ -226,9 +232,20 @@ fn options(params: &llmar_recognizer_params) -> Result<Options, Failure> {
     if below.is_nan() || below > 1.0 {
         return Err(Failure::new(LLMAR_ERROR_INVALID_ARGUMENT, format!("params->unknown_below: expected at most 1, got {below}")));
     }
+    let decoding = match params.decoding {
+        LLMAR_DECODING_EXACT => Decoding::Exact,
+        LLMAR_DECODING_GREEDY => Decoding::Greedy,
+        other => {
+            return Err(Failure::new(
+                LLMAR_ERROR_INVALID_ENUM,
+                format!("params->decoding: expected an LLMAR_DECODING_ constant, got {other}"),
+            ));
+        }
+    };
     Ok(Options {
         threads: params.threads as usize,
         top_k: params.top_k as usize,
+        decoding,
         unknown_below: if below == 0.0 { None } else { Some(below.max(0.0)) },
     })
 }

@@ -18,6 +18,13 @@ pub const LLMAR_MODEL_VERIFY: u32 = 1;
 /// multiple of 64, and must stay as it is until the model and every recognizer made from it are freed.
 pub const LLMAR_MODEL_BORROW: u32 = 2;
 
+/// Decoding: the labels of highest probability, exactly, by best-first search over their tokens. The default.
+pub const LLMAR_DECODING_EXACT: u32 = 0;
+
+/// Decoding: token by token, always the likeliest that still leads to a label. One label comes back, not always the best, and its probability
+/// is an estimate.
+pub const LLMAR_DECODING_GREEDY: u32 = 1;
+
 /// How a model is opened. NULL or all zero after struct_size: the defaults.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -121,6 +128,8 @@ pub struct llmar_recognizer_params {
     pub top_k: u32,
     /// The answer is "unknown" when the best probability is below this, above 0 to 1. 0: the model's own threshold. Negative: never unknown.
     pub unknown_below: f32,
+    /// LLMAR_DECODING_ constant: how the answer is found.
+    pub decoding: u32,
 }
 
 /// Limits of one call. NULL or all zero after struct_size: none.
@@ -235,7 +244,7 @@ versioned! {
     llmar_model_params: [8];
     llmar_reader: [32];
     llmar_model_info: [264];
-    llmar_recognizer_params: [16];
+    llmar_recognizer_params: [20];
     llmar_call_params: [24];
     llmar_clip: [72];
     llmar_recognition: [104];

@@ -11,7 +11,7 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::motion::ActionSentence;
 use crate::skeleton::Clip;
-use crate::text::{LabelScore, Ranking};
+use crate::text::{Decoding, LabelScore, Ranking};
 
 /// Settings of a recogniser.
 #[derive(Clone, Debug, Default)]
@@ -20,6 +20,8 @@ pub struct Options {
     pub threads: usize,
     /// Labels returned, best first; 0 means 5. With `top_k` ≥ the number of labels the full distribution is computed.
     pub top_k: usize,
+    /// How the answer is found. With [`Decoding::Greedy`] one label comes back, whatever `top_k`.
+    pub decoding: Decoding,
     /// `None` takes the model's threshold.
     pub unknown_below: Option<f32>,
 }
@@ -70,6 +72,7 @@ pub struct Recognizer {
     scorer: Scorer,
     question: Question,
     top_k: usize,
+    decoding: Decoding,
     unknown_below: f32,
 }
 
@@ -89,7 +92,7 @@ impl Recognizer {
         let device = Device::cpu(options.threads.max(1))?;
         let scorer = Scorer::new(&device, &model)?;
         let top_k = if options.top_k == 0 { DEFAULT_TOP_K } else { options.top_k };
-        Ok(Self { model, device, scorer, question, top_k, unknown_below })
+        Ok(Self { model, device, scorer, question, top_k, decoding: options.decoding, unknown_below })
     }
 
     /// The model it was made from.
@@ -147,14 +150,16 @@ impl Recognizer {
         let all = self.question.trie.labels();
         let sentences: Vec<_> = sentences.iter().collect();
         let mut timings = Timings::default();
-        let job = Job { device: &self.device, model: &self.model, question: &self.question, top_k: all, control };
+        let job =
+            Job { device: &self.device, model: &self.model, question: &self.question, top_k: all, decoding: Decoding::Exact, control };
         let searches = self.scorer.score(job, &sentences, &mut timings)?;
         Ok(searches.iter().map(|search| search.all_scores()).collect())
     }
 
     /// The best labels of each sentence.
     pub(super) fn rank(&mut self, sentences: &[&ActionSentence], control: &Control, timings: &mut Timings) -> Result<Vec<Ranking>> {
-        let job = Job { device: &self.device, model: &self.model, question: &self.question, top_k: self.top_k, control };
+        let job =
+            Job { device: &self.device, model: &self.model, question: &self.question, top_k: self.top_k, decoding: self.decoding, control };
         let searches = self.scorer.score(job, sentences, timings)?;
         Ok(searches.iter().map(|search| search.ranking()).collect())
     }

@@ -15,7 +15,7 @@ use crate::device::{Device, Rows};
 use crate::error::{Error, Result};
 use crate::llama::{KvCache, Llama, Workspace};
 use crate::motion::ActionSentence;
-use crate::text::{LabelTrie, Search};
+use crate::text::{Decoding, LabelTrie, Search};
 
 /// Most rows of one pass, and of the prompts of one chunk of clips. More rows save nothing: weights are read once per pass, and from a few
 /// dozen rows on arithmetic takes longer. A row of SmolLM2 takes 46 KB of KV cache and 31 KB of buffers.
@@ -47,6 +47,7 @@ pub(super) struct Job<'a> {
     pub question: &'a Question,
     /// Best labels wanted of each sentence.
     pub top_k: usize,
+    pub decoding: Decoding,
     pub control: &'a Control,
 }
 
@@ -98,7 +99,7 @@ impl Scorer {
     pub fn score<'q>(&mut self, job: Job<'q>, sentences: &[&ActionSentence], timings: &mut Timings) -> Result<Vec<Search<'q>>> {
         let question = job.question;
         // With every node evaluated, the label rows of a chunk can outnumber its prompts.
-        let label_rows = if job.top_k >= question.trie.labels() { question.trie.inner() } else { 0 };
+        let label_rows = if job.decoding == Decoding::Exact && job.top_k >= question.trie.labels() { question.trie.inner() } else { 0 };
         let rows_of = |s: &ActionSentence| s.tokens.len() + question.suffix_ids.len() + label_rows;
         let mut out = Vec::with_capacity(sentences.len());
         let mut rest = sentences;
@@ -125,7 +126,7 @@ impl Scorer {
 
     /// Runs the prompts of a chunk of clips, packed, and supplies the root of each search.
     fn prompts<'q>(&mut self, job: Job<'q>, sentences: &[&ActionSentence], timings: &mut Timings) -> Result<Vec<Asked<'q>>> {
-        let Job { device, model, question, top_k, control } = job;
+        let Job { device, model, question, top_k, decoding, control } = job;
         let hidden = model.llama().config.hidden_size;
         let suffix = &question.suffix_ids;
         let mut asked: Vec<Asked<'q>> = Vec::with_capacity(sentences.len());
@@ -145,7 +146,7 @@ impl Scorer {
             self.x.resize(words + suffix.len() * hidden, 0.0);
             model.llama().embed(suffix, &mut self.x[words..]);
             last.push(self.rows.slot.len() - 1);
-            let search = Search::new(&question.trie, top_k, model.metadata().calibration.temperature);
+            let search = Search::new(&question.trie, top_k, decoding, model.metadata().calibration.temperature);
             asked.push(Asked { search, prompt, slot: vec![0; question.trie.len()] });
         }
         timings.prompt_rows += self.rows.slot.len() as u64;

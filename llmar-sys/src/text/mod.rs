@@ -5,6 +5,6 @@ mod search;
 mod tokenizer;
 
 pub use labels::{LabelScore, LabelTrie};
-pub use search::PROBABILITY_TOLERANCE;
+pub use search::{Decoding, PROBABILITY_TOLERANCE};
 pub(crate) use search::{Ranking, Search};
 pub use tokenizer::{Tokenizer, TokenizerTables};

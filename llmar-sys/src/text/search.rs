@@ -30,6 +30,17 @@ const FREE_ROWS: usize = 4;
 /// Rows of a pass that the search expects to need, when it need not evaluate everything.
 const PASS_ROWS: usize = 32;
 
+/// How the answer is found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Decoding {
+    /// Best-first: the labels of highest probability, whatever their first tokens promise.
+    #[default]
+    Exact,
+    /// Token by token, always the likeliest that still leads to a label, as language models are usually decoded (and LLM-AR's is). One label
+    /// comes out, a valid one, not always the best; its probability is the middle of what is possible after the few nodes that were seen.
+    Greedy,
+}
+
 /// The state of one search. It asks for nodes ([`next_nodes`](Self::next_nodes)), and is told the log p of their children
 /// ([`supply`](Self::supply)); who computes them is not its business. What it asks for depends on nothing but what it was told.
 #[derive(Clone, Debug)]
@@ -37,6 +48,7 @@ pub struct Search<'t> {
     trie: &'t LabelTrie,
     /// Labels wanted, 1..=labels.
     top_k: usize,
+    decoding: Decoding,
     temperature: f64,
     /// Per node, L where its parent was evaluated.
     log_prob: Vec<f64>,
@@ -91,12 +103,13 @@ impl Eq for Candidate {}
 impl<'t> Search<'t> {
     /// A search for the best `top_k` (at least 1) labels with calibration temperature T > 0. The root is to be [`supply`](Self::supply)-ed
     /// first: its row is the prompt's last one.
-    pub fn new(trie: &'t LabelTrie, top_k: usize, temperature: f32) -> Self {
+    pub fn new(trie: &'t LabelTrie, top_k: usize, decoding: Decoding, temperature: f32) -> Self {
         let mut log_prob = vec![f64::NEG_INFINITY; trie.len()];
         log_prob[LabelTrie::ROOT as usize] = 0.0;
         Self {
             trie,
             top_k: top_k.clamp(1, trie.labels()),
+            decoding,
             temperature: f64::from(temperature),
             log_prob,
             open: vec![LabelTrie::ROOT],
@@ -129,6 +142,10 @@ impl<'t> Search<'t> {
         if self.is_finished() {
             return pass;
         }
+        if self.decoding == Decoding::Greedy {
+            self.push_chain(self.greedy_end(), &mut pass);
+            return pass;
+        }
         let everything = self.top_k == self.trie.labels();
         let candidate = |&node: &u32| Candidate { estimate: self.log_prob[node as usize], known: true, node };
         let mut candidates: BinaryHeap<Candidate> = self.open.iter().map(candidate).collect();
@@ -144,14 +161,7 @@ impl<'t> Search<'t> {
                 open.retain(|&n| n != head.node);
                 scores.push(head.estimate);
             }
-            let mut node = head.node;
-            pass.push(node);
-            while let &[only] = self.trie.children(node)
-                && self.trie.label(only).is_none()
-            {
-                node = only;
-                pass.push(node);
-            }
+            let node = self.push_chain(head.node, &mut pass);
             let inner = self.trie.children(node).iter().filter(|&&child| self.trie.label(child).is_none());
             let estimate = head.estimate - (self.trie.children(node).len() as f64).ln();
             candidates.extend(inner.map(|&node| Candidate { estimate, known: false, node }));
@@ -161,6 +171,9 @@ impl<'t> Search<'t> {
 
     /// Whether the top k is exact and the best probability known well enough.
     pub fn is_finished(&self) -> bool {
+        if self.decoding == Decoding::Greedy {
+            return self.trie.label(self.greedy_end()).is_some();
+        }
         let mut scores: Vec<f64> = self.found.iter().map(|f| f.0).collect();
         let bound = self.open.iter().map(|&n| self.log_prob[n as usize]).max_by(f64::total_cmp);
         bound.is_none_or(|bound| !self.is_wanted(bound, &mut scores, &self.open))
@@ -170,13 +183,18 @@ impl<'t> Search<'t> {
     pub fn ranking(&self) -> Ranking {
         let mut found = self.found.clone();
         found.sort_by(better);
+        if self.decoding == Decoding::Greedy {
+            // Of the leaves beside the path, some were seen and some not: only the path's own is an answer.
+            let end = self.trie.label(self.greedy_end());
+            found.sort_by_key(|&(_, label)| Some(label) != end);
+        }
         let Some(&(best, _)) = found.first() else {
             return Ranking { top: Vec::new(), probabilities: Vec::new() };
         };
         let known = self.known_share(best, found.iter().map(|f| f.0));
         let open = self.open_share(best, &self.open);
         let scale = 0.5 * (1.0 / known + 1.0 / (known + open));
-        found.truncate(self.top_k);
+        found.truncate(if self.decoding == Decoding::Greedy { 1 } else { self.top_k });
         Ranking {
             top: found.iter().map(|&(score, label)| LabelScore { label, log_prob: score as f32 }).collect(),
             probabilities: found.iter().map(|&(score, _)| (self.share(score - best) * scale) as f32).collect(),
@@ -190,6 +208,30 @@ impl<'t> Search<'t> {
             scores[label] = score as f32;
         }
         scores
+    }
+
+    /// Adds `node` and the chain of single inner children below it, which need no decision; returns the last one added.
+    fn push_chain(&self, mut node: u32, pass: &mut Vec<u32>) -> u32 {
+        pass.push(node);
+        while let &[only] = self.trie.children(node)
+            && self.trie.label(only).is_none()
+        {
+            node = only;
+            pass.push(node);
+        }
+        node
+    }
+
+    /// Where the path of the likeliest tokens ends: at a node to be evaluated, or at a leaf. Of equal tokens the first.
+    fn greedy_end(&self) -> u32 {
+        let mut node = LabelTrie::ROOT;
+        while self.trie.label(node).is_none() && !self.open.contains(&node) {
+            let score = |&&child: &&u32| self.log_prob[child as usize];
+            let likeliest = self.trie.children(node).iter().rev().max_by(|a, b| score(a).total_cmp(&score(b)));
+            let Some(&child) = likeliest else { break };
+            node = child;
+        }
+        node
     }
 
     /// Whether, with leaves of these scores known and these nodes open, a node of log-probability `bound` (the highest open one) must still
@@ -265,7 +307,12 @@ mod tests {
 
     /// Runs a search to its end; the number of nodes it evaluated beside the root, and of passes.
     fn run<'t>(trie: &'t LabelTrie, log_p: &Conditional, top_k: usize, temperature: f32) -> (Search<'t>, usize, usize) {
-        let mut search = Search::new(trie, top_k, temperature);
+        search_with(Search::new(trie, top_k, Decoding::Exact, temperature), log_p)
+    }
+
+    /// [`run`] for any search.
+    fn search_with<'t>(mut search: Search<'t>, log_p: &Conditional) -> (Search<'t>, usize, usize) {
+        let trie = search.trie;
         let children = |node: u32| trie.children(node).iter().map(|&c| log_p[c as usize]).collect::<Vec<_>>();
         search.supply(LabelTrie::ROOT, children(LabelTrie::ROOT));
         let (mut evaluated, mut passes) = (0, 0);
@@ -344,9 +391,26 @@ mod tests {
         }
 
         #[test]
+        fn greedy_takes_the_likeliest_token_each_time((trie, log_p) in with_conditional(0.0), temperature in 0.2_f32..5.0) {
+            let mut node = LabelTrie::ROOT;
+            let (mut score, mut inner) = (0.0, 0);
+            while trie.label(node).is_none() {
+                node = *trie.children(node).iter().max_by(|&&a, &&b| log_p[a as usize].total_cmp(&log_p[b as usize])).unwrap();
+                score += log_p[node as usize];
+                inner += usize::from(trie.label(node).is_none());
+            }
+            let (search, evaluated, passes) = search_with(Search::new(&trie, 5, Decoding::Greedy, temperature), &log_p);
+            let got = search.ranking();
+            prop_assert_eq!(got.top.len(), 1);
+            prop_assert_eq!((Some(got.top[0].label), got.top[0].log_prob), (trie.label(node), score as f32));
+            prop_assert!(evaluated == inner && passes <= inner, "{evaluated} rows in {passes} passes for {inner} nodes");
+            prop_assert!((0.0..=1.0).contains(&got.probabilities[0]));
+        }
+
+        #[test]
         fn open_mass_bounds_what_lies_below((trie, log_p) in with_conditional(0.0), temperature in 0.2_f32..5.0) {
             // The bound of fact 2, with the whole trie open, against the true total.
-            let search = Search::new(&trie, 1, temperature);
+            let search = Search::new(&trie, 1, Decoding::Exact, temperature);
             let total: f64 = exhaustive(&trie, &log_p).iter().map(|r| (r.0 / f64::from(temperature)).exp()).sum();
             prop_assert!(total <= search.open_share(0.0, &[LabelTrie::ROOT]) * (1.0 + 1e-12));
         }
@@ -355,7 +419,7 @@ mod tests {
     #[test]
     fn the_open_mass_bound_is_reached_at_both_ends() {
         let trie = LabelTrie::new([&[1, 1][..], &[1, 2], &[1, 3], &[1, 4]], EOS, 6).unwrap();
-        let at = |temperature| Search::new(&trie, 1, temperature).open_share(0.0, &[LabelTrie::ROOT]);
+        let at = |temperature| Search::new(&trie, 1, Decoding::Exact, temperature).open_share(0.0, &[LabelTrie::ROOT]);
         assert!((at(2.0) - 4.0 * (0.25_f64).sqrt()).abs() < 1e-12); // four equal leaves at T = 2
         assert!((at(0.5) - 1.0).abs() < 1e-12); // one leaf has all at T = 1/2
     }
@@ -381,7 +445,7 @@ mod tests {
     #[test]
     fn a_log_probability_rounded_above_zero_counts_as_zero() {
         let trie = LabelTrie::new([&[1][..], &[2]], EOS, 6).unwrap();
-        let mut search = Search::new(&trie, 2, 1.0);
+        let mut search = Search::new(&trie, 2, Decoding::Exact, 1.0);
         search.supply(LabelTrie::ROOT, [1e-9, -30.0]);
         for node in search.next_nodes() {
             search.supply(node, [1e-9]);

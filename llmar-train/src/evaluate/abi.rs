@@ -22,16 +22,17 @@ pub struct Answer {
     pub unknown: bool,
 }
 
-/// Opens `model` and recognises `clips` one by one, all labels ranked. Returns the model's labels and the answers.
+/// Opens `model` and recognises `clips` one by one, all labels ranked (`greedy`: only the label that greedy decoding gives). Returns the model's labels and the answers.
 pub fn recognize_all<'a>(
     model: &Path,
     clips: impl Iterator<Item = &'a OwnedClip>,
     threads: usize,
+    greedy: bool,
     mut after_each: impl FnMut(),
 ) -> Result<(Vec<String>, Vec<Answer>)> {
     let model = ModelHandle::open(model)?;
     let labels = model.labels()?;
-    let recognizer = RecognizerHandle::create(&model, threads, labels.len())?;
+    let recognizer = RecognizerHandle::create(&model, threads, labels.len(), greedy)?;
     let answers = clips
         .map(|clip| {
             let answer = recognizer.recognize(clip, labels.len());
@@ -98,11 +99,12 @@ impl Drop for ModelHandle {
 struct RecognizerHandle(*mut ffi::llmar_recognizer);
 
 impl RecognizerHandle {
-    fn create(model: &ModelHandle, threads: usize, top_k: usize) -> Result<Self> {
+    fn create(model: &ModelHandle, threads: usize, top_k: usize, greedy: bool) -> Result<Self> {
         let params = ffi::llmar_recognizer_params {
             struct_size: size_of::<ffi::llmar_recognizer_params>() as u32,
             threads: threads as u32,
             top_k: top_k as u32,
+            decoding: if greedy { ffi::LLMAR_DECODING_GREEDY } else { ffi::LLMAR_DECODING_EXACT },
             ..Default::default()
         };
         let mut handle = ptr::null_mut();

@@ -53,7 +53,7 @@ pub fn evaluate(args: &EvaluateArgs) -> Result<Report> {
     let bar = indicatif::ProgressBar::new(chosen.len() as u64); // draws on standard error, and only on a terminal
     let start = std::time::Instant::now();
     let clips = chosen.iter().map(|&i| &archive.clips[i]);
-    let (labels, answers) = recognize_all(&args.model, clips, args.threads, || bar.inc(1))?;
+    let (labels, answers) = recognize_all(&args.model, clips, args.threads, args.greedy, || bar.inc(1))?;
     let elapsed = start.elapsed().as_secs_f64();
     bar.finish_and_clear();
 

@@ -16,7 +16,7 @@ llmar: recognises human actions in skeleton clips
 usage:
   llmar info MODEL [--json]
   llmar verify MODEL
-  llmar recognize MODEL CLIPS... [--top N] [--threads N] [--batch N] [--labels A,B,..] [--unknown-below P] [--json]
+  llmar recognize MODEL CLIPS... [--top N] [--threads N] [--batch N] [--labels A,B,..] [--unknown-below P] [--greedy] [--json]
   llmar clip CLIPS... [--index I] [--out FILE]
   llmar bench MODEL [CLIP] [--threads N] [--seconds S] [--batch N] [--prompt N] [--json]
 
@@ -57,6 +57,7 @@ impl From<io::Error> for Failure {
 struct Arguments {
     paths: Vec<std::path::PathBuf>,
     json: bool,
+    greedy: bool,
     threads: Option<usize>,
     top: Option<usize>,
     batch: Option<usize>,
@@ -82,6 +83,7 @@ impl Arguments {
             };
             match name.as_str() {
                 "json" => all.json = true,
+                "greedy" => all.greedy = true,
                 "threads" => all.threads = Some(parser.value()?.parse()?),
                 "top" => all.top = Some(parser.value()?.parse()?),
                 "batch" => all.batch = Some(parser.value()?.parse()?),
@@ -122,7 +124,7 @@ fn run() -> Result<(), Failure> {
     match command.as_str() {
         "info" => info::info(&parse(&["json"])?),
         "verify" => info::verify(&parse(&[])?),
-        "recognize" => recognize::recognize(&parse(&["json", "threads", "top", "batch", "labels", "unknown-below"])?),
+        "recognize" => recognize::recognize(&parse(&["json", "threads", "top", "batch", "labels", "unknown-below", "greedy"])?),
         "clip" => clip::clip(&parse(&["index", "out"])?),
         "bench" => bench::bench(&parse(&["json", "threads", "seconds", "batch", "prompt"])?),
         "help" => Ok(writeln!(io::stdout(), "{HELP}")?),

@@ -6,6 +6,7 @@ use std::path::Path;
 use llmar::control::Control;
 use llmar::formats::{OwnedClip, read_clips};
 use llmar::recognizer::{Model, OpenOptions, Options, Recognition, Recognizer};
+use llmar::text::Decoding;
 
 use crate::{Arguments, Failure};
 
@@ -15,7 +16,8 @@ pub fn recognize(args: &Arguments) -> Result<(), Failure> {
         return Err(Failure::Usage("CLIPS are missing".into()));
     }
     let model = Model::open(path, OpenOptions::default())?;
-    let options = Options { threads: args.threads(), top_k: args.top.unwrap_or(3), unknown_below: args.unknown_below };
+    let decoding = if args.greedy { Decoding::Greedy } else { Decoding::Exact };
+    let options = Options { threads: args.threads(), top_k: args.top.unwrap_or(3), decoding, unknown_below: args.unknown_below };
     let mut recognizer = Recognizer::new(model, options)?;
     if let Some(labels) = &args.labels {
         recognizer.set_labels(&labels.iter().map(String::as_str).collect::<Vec<_>>())?;
