@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use llmar::device::Scheme;
 use serde::de::DeserializeOwned;
 
+use crate::data::datasets::Format;
 use crate::error::{Error, Result};
 
 /// Learns an action recogniser and writes the checkpoint that libllmar runs.
@@ -41,6 +42,8 @@ pub enum Command {
 pub enum DataCommand {
     /// Print classes, clips, subjects, lengths, splits and missing joints of a clip archive
     Inspect(InspectArgs),
+    /// Turn a published data set into a clip archive
+    Convert(ConvertArgs),
 }
 
 /// Arguments of `import`.
@@ -60,6 +63,35 @@ pub struct InspectArgs {
     /// Clip archive
     #[arg(value_name = "ARCHIVE")]
     pub archive: PathBuf,
+    /// Print one JSON document
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `data convert`.
+#[derive(Clone, Debug, Args)]
+pub struct ConvertArgs {
+    /// Format of the data set
+    #[arg(value_enum, value_name = "FORMAT")]
+    pub format: Format,
+    /// Files, and folders that are searched to any depth
+    #[arg(required = true, value_name = "SRC")]
+    pub sources: Vec<PathBuf>,
+    /// Clip archive to write
+    #[arg(long, value_name = "ARCHIVE")]
+    pub out: PathBuf,
+    /// Keep the clips of this protocol only; without it, all clips, and the protocols that use them all
+    #[arg(long, value_name = "NAME")]
+    pub protocol: Option<String>,
+    /// Leave damaged clips out and count them, instead of stopping at the first
+    #[arg(long)]
+    pub skip_damaged: bool,
+    /// Clips read at a time; 0: one a core
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub jobs: usize,
+    /// Go on with a conversion that was interrupted
+    #[arg(long)]
+    pub resume: bool,
     /// Print one JSON document
     #[arg(long)]
     pub json: bool,
@@ -249,6 +281,7 @@ pub fn run(cli: &Cli) -> Result<()> {
     match &cli.command {
         Command::Import(args) => crate::import::run(args),
         Command::Data(DataCommand::Inspect(args)) => crate::data::inspect(args),
+        Command::Data(DataCommand::Convert(args)) => crate::data::run(args),
         #[cfg(feature = "torch")]
         Command::Vqvae(args) => crate::vqvae::run(args),
         #[cfg(feature = "torch")]
