@@ -39,8 +39,9 @@
 #define LLMAR_NAME_BYTES 64
 
 /**
- * Flag of llmar_model_params: recompute the SHA-256 over the tensors while opening, which reads the whole file. Without it, everything but
- * the tensors' values is checked, and opening takes milliseconds.
+ * Flag of llmar_model_params: recompute the SHA-256 over the tensors while opening, which reads the whole file, and look into all of them.
+ * Without it, structure and metadata are checked, and the values of all tensors but the language model's weights and the tokenizer's tables;
+ * opening then takes milliseconds.
  */
 #define LLMAR_MODEL_VERIFY 1
 
@@ -365,7 +366,8 @@ typedef struct llmar_label_score {
      */
     float log_prob;
     /**
-     * Calibrated probability over all labels of the recognizer, 0 to 1.
+     * Calibrated probability over all labels of the recognizer, 0 to 1. Exact when the recognizer's top_k takes in all labels; else the middle of
+     * an interval of at most .01 that is known to hold it.
      */
     float probability;
 } llmar_label_score;
@@ -432,7 +434,7 @@ typedef struct llmar_recognition {
      */
     float missing;
     /**
-     * Must be 0.
+     * Out: 0.
      */
     uint32_t reserved;
 } llmar_recognition;
@@ -723,7 +725,8 @@ void llmar_model_free(struct llmar_model *model);
  * model: stays usable by others; the recognizer keeps it alive even when the caller frees it. params: NULL for the defaults. out: receives
  * the recognizer; free it with llmar_recognizer_free.
  *
- * Threads: any. Errors: LLMAR_ERROR_INVALID_ARGUMENT, LLMAR_ERROR_INVALID_ENUM, LLMAR_ERROR_STRUCT_SIZE, LLMAR_ERROR_NULL_POINTER.
+ * Threads: any. Errors: LLMAR_ERROR_INVALID_ARGUMENT, LLMAR_ERROR_INVALID_ENUM, LLMAR_ERROR_LIMIT (threads), LLMAR_ERROR_OUT_OF_MEMORY,
+ * LLMAR_ERROR_STRUCT_SIZE, LLMAR_ERROR_NULL_POINTER.
  */
 llmar_status llmar_recognizer_create(const struct llmar_model *model,
                                      const struct llmar_recognizer_params *params,
@@ -735,8 +738,8 @@ llmar_status llmar_recognizer_create(const struct llmar_model *model,
  * labels: count texts, UTF-8, none empty, none twice. NULL with count 0: back to the model's own labels. When the call fails, the labels
  * stay as they were.
  *
- * Threads: one at a time. Errors: LLMAR_ERROR_INVALID_ARGUMENT, LLMAR_ERROR_LIMIT, LLMAR_ERROR_INVALID_UTF8, LLMAR_ERROR_NULL_POINTER,
- * LLMAR_ERROR_IN_USE.
+ * Threads: one at a time. Errors: LLMAR_ERROR_INVALID_ARGUMENT, LLMAR_ERROR_LIMIT, LLMAR_ERROR_FORMAT (a damaged tokenizer),
+ * LLMAR_ERROR_INVALID_UTF8, LLMAR_ERROR_NULL_POINTER, LLMAR_ERROR_IN_USE.
  */
 llmar_status llmar_recognizer_set_labels(struct llmar_recognizer *recognizer,
                                          const char *const *labels,
@@ -748,7 +751,7 @@ llmar_status llmar_recognizer_set_labels(struct llmar_recognizer *recognizer,
  * call: limits of this call; NULL for none. result: see llmar_recognition; written only when the call succeeds.
  *
  * Threads: one at a time. Errors: LLMAR_ERROR_EMPTY_CLIP, LLMAR_ERROR_SHAPE, LLMAR_ERROR_LIMIT, LLMAR_ERROR_UNKNOWN_LAYOUT,
- * LLMAR_ERROR_INVALID_ARGUMENT, LLMAR_ERROR_CANCELLED, LLMAR_ERROR_DEADLINE_EXCEEDED, LLMAR_ERROR_BUFFER_TOO_SMALL (token_capacity),
+ * LLMAR_ERROR_FORMAT (weights that overflow), LLMAR_ERROR_OUT_OF_MEMORY, LLMAR_ERROR_INVALID_ARGUMENT, LLMAR_ERROR_CANCELLED, LLMAR_ERROR_DEADLINE_EXCEEDED, LLMAR_ERROR_BUFFER_TOO_SMALL (token_capacity),
  * LLMAR_ERROR_STRUCT_SIZE, LLMAR_ERROR_INVALID_UTF8, LLMAR_ERROR_NULL_POINTER, LLMAR_ERROR_IN_USE.
  */
 llmar_status llmar_recognize_clip(struct llmar_recognizer *recognizer,
@@ -802,7 +805,7 @@ void llmar_recognizer_free(struct llmar_recognizer *recognizer);
 llmar_status llmar_cancel_create(struct llmar_cancel **out);
 
 /**
- * Raises the token: calls that hold it return LLMAR_ERROR_CANCELLED within the time of one layer of the language model, and so does every
+ * Raises the token: calls that hold it return LLMAR_ERROR_CANCELLED within the time of preparing one clip or one layer of the language model, and so does every
  * later call that is given it until llmar_cancel_clear.
  *
  * Threads: any, at any time before llmar_cancel_free. Errors: LLMAR_ERROR_NULL_POINTER.

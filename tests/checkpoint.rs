@@ -274,6 +274,34 @@ fn wrong_metadata_is_refused() {
     }
 }
 
+/// A small file cannot ask for memory without end, and what opens can be used.
+#[test]
+fn sizes_beyond_any_model_are_refused() {
+    let refused = |change: &dyn Fn(&mut Value)| -> String {
+        let mut file = Container::tiny(Scheme::Q8);
+        change(&mut file.document);
+        match open_model(&file.bytes()) {
+            Err(error @ Error::Limit { .. }) => error.to_string(),
+            other => panic!("expected a limit, got {other:?}"),
+        }
+    };
+    let error = refused(&|document| {
+        let llama = &mut document["llama"];
+        for (field, value) in
+            [("num_attention_heads", 512), ("num_key_value_heads", 512), ("head_dim", 1024), ("max_position_embeddings", 1 << 20)]
+        {
+            llama[field] = json!(value);
+        }
+        document["prompt"]["prefix_ids"] = json!(vec![1; 4000]);
+    });
+    assert!(error.contains("KV cache"), "{error}");
+    let error = refused(&|document| {
+        document["llama"]["max_position_embeddings"] = json!(4096);
+        document["labels"][0]["ids"] = json!(vec![5; 300]);
+    });
+    assert!(error.contains("tokens of a label"), "{error}");
+}
+
 #[test]
 fn a_missing_field_is_refused() {
     let document = Container::tiny(Scheme::F16).document;
@@ -413,6 +441,7 @@ fn values_that_are_not_finite_are_refused() {
         (Scheme::Q4, "llama.layers.0.qkv.min"),
         (Scheme::Q8, "llama.norm"),
         (Scheme::Q8, "encoder.out.bias"),
+        (Scheme::Q8, "encoder.0.down.weight"),
         (Scheme::Q8, "quantizer.tangent"),
         (Scheme::F32, "llama.layers.0.o"),
     ] {

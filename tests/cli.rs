@@ -195,6 +195,26 @@ fn a_bench_reports_every_figure() {
     assert!(good(&["bench", &files.text("tiny-q8.llmar"), &files.text("nw_ucla.json"), "--seconds", "0.01"]).contains("one recognition"));
 }
 
+/// A model that asks for more memory than there is: an error, and the process lives to tell.
+#[cfg(target_os = "linux")]
+#[test]
+fn lack_of_memory_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("long.llmar");
+    let mut metadata = tiny::metadata(Scheme::Q8);
+    metadata.llama.max_position_embeddings = 1 << 20;
+    metadata.prompt.prefix_ids = vec![5; 900_000];
+    llmar::checkpoint::write_checkpoint(&path, &metadata, &tiny::tensors(Scheme::Q8)).unwrap();
+    let files = Files::new();
+    // 300 MB of address space; keys and values of the prefix alone take more.
+    let script = r#"ulimit -v 300000; exec "$0" recognize "$1" "$2" --threads 1"#;
+    let output =
+        Command::new("sh").args(["-c", script, env!("CARGO_BIN_EXE_llmar")]).arg(&path).arg(files.path("nw_ucla.json")).output().unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert!(error.contains("no memory for"), "{error}");
+}
+
 #[test]
 fn what_cannot_be_done_is_said_in_one_line() {
     let files = Files::new();
@@ -218,6 +238,15 @@ fn what_cannot_be_done_is_said_in_one_line() {
     bad(1, "labels", &["recognize", &model, &clips, "--labels", "a,a"]);
     for wrong in [&["frobnicate"][..], &["info"], &["info", &model, &clips], &["recognize", &model], &["info", &model, "--threads", "2"]] {
         bad(2, "usage:", wrong);
+    }
+    archive(&files.path("empty.safetensors"), &[]);
+    bad(2, "no clip", &["bench", &model, &files.text("empty.safetensors")]);
+    for (option, values) in
+        [("--seconds", ["nan", "-1", "1e9"]), ("--batch", ["0", "5000", "18446744073709551615"]), ("--prompt", ["0", "241", "99999999"])]
+    {
+        for value in values {
+            bad(2, option, &["bench", &model, &clips, option, value]);
+        }
     }
     bad(2, "many", &["recognize", &model, &clips, "--threads", "many"]);
     assert!(good(&["--help"]).contains("usage:") && good(&["--version"]).starts_with("llmar "));

@@ -150,7 +150,7 @@ mod passes {
     #[test]
     fn rows_outside_the_cache_are_refused() {
         let (llama, device) = (tiny(), Device::cpu(1).unwrap());
-        let mut cache = KvCache::new(&llama.config, 4);
+        let mut cache = KvCache::new(&llama.config, 4).unwrap();
         let mut pass = |rows: &llmar::device::Rows, len: usize| {
             llama.forward(&device, rows, &mut vec![0.1; len], &mut cache, &mut Workspace::default(), &Control::default())
         };
@@ -176,7 +176,7 @@ mod passes {
     #[test]
     fn a_cancelled_pass_says_so() {
         let (llama, device) = (tiny(), Device::cpu(1).unwrap());
-        let mut cache = KvCache::new(&llama.config, 4);
+        let mut cache = KvCache::new(&llama.config, 4).unwrap();
         let token = CancelToken::default();
         let control = Control { cancel: Some(token.clone()), deadline: None };
         token.request();

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use llmar::Error;
-use llmar::checkpoint::{Metadata, write_checkpoint};
+use llmar::checkpoint::{Metadata, TensorData, write_checkpoint};
 use llmar::control::{CancelToken, Control};
 use llmar::device::{Device, Scheme};
 use llmar::llama::{KvCache, Workspace};
@@ -39,6 +39,26 @@ fn changed(scheme: Scheme, change: impl FnOnce(&mut Metadata)) -> llmar::Result<
 
 fn recognizer(model: &Arc<Model>, threads: usize, top_k: usize) -> Recognizer {
     Recognizer::new(Arc::clone(model), Options { threads, top_k, ..Options::default() }).unwrap()
+}
+
+/// Weights that are finite but overflow: an error, not a confident answer about nothing.
+#[test]
+fn an_encoder_that_overflows_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("loud.llmar");
+    let mut tensors = tiny::tensors(Scheme::Q8);
+    for tensor in tensors.iter_mut().filter(|t| t.name.starts_with("encoder.") && t.name.ends_with(".weight")) {
+        match &mut tensor.data {
+            TensorData::F16(values) => values.to_mut().fill(half::f16::MAX),
+            TensorData::F32(values) => values.to_mut().fill(1e30),
+            other => panic!("an encoder of {other:?}"),
+        }
+    }
+    write_checkpoint(&path, &tiny::metadata(Scheme::Q8), &tensors).unwrap();
+    let model = Model::open(&path, OpenOptions::default()).unwrap();
+    let joints = motion(1, 20);
+    let error = recognizer(&model, 1, 1).recognize(&clip(&joints), &Control::default()).unwrap_err();
+    assert!(matches!(&error, Error::Format { what, .. } if what == "encoder"), "{error}");
 }
 
 /// Joints [frames, 1, 20, 3] of a random walk; every seed another.
@@ -95,11 +115,11 @@ fn naive_scores(model: &Model, prefix: &[u32], sentence: &ActionSentence, suffix
         let prompt = x.len() / hidden;
         x.extend(embed(label));
         let n = x.len() / hidden;
-        let mut cache = KvCache::new(&llama.config, n);
+        let mut cache = KvCache::new(&llama.config, n).unwrap();
         let mut workspace = Workspace::default();
         llama.forward(&device, &golden::causal(0..n as u32), &mut x, &mut cache, &mut workspace, &Control::default()).unwrap();
         let mut logits = vec![0.0; n * vocab];
-        llama.logits(&device, &x, &mut logits, &mut workspace);
+        llama.logits(&device, &x, &mut logits, &mut workspace).unwrap();
         let log_p = |row: usize, id: u32| {
             let row = &logits[row * vocab..(row + 1) * vocab];
             let sum: f64 = row.iter().map(|&l| f64::from(l).exp()).sum();

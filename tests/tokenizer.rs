@@ -172,7 +172,7 @@ proptest! {
 #[test]
 fn damaged_tables_are_refused() {
     type Damage = fn(&mut TokenizerTables);
-    let damages: [(&str, Damage); 8] = [
+    let damages: [(&str, Damage); 9] = [
         ("bos beyond the vocabulary", |t| t.meta.bos_id = Some(300)),
         ("unk beyond the vocabulary", |t| t.meta.unk_id = Some(u32::MAX)),
         ("merge of an unknown id", |t| t.merges[0].1 = 300),
@@ -181,6 +181,7 @@ fn damaged_tables_are_refused() {
         ("special twice", |t| t.special[1] = 0),
         ("empty special", |t| t.pieces[1].clear()),
         ("special that is no UTF-8", |t| t.pieces[1] = vec![0x80]),
+        ("a piece of a book", |t| t.pieces[200] = vec![b'a'; 1025]),
     ];
     for (what, damage) in damages {
         let mut tables = tiny::tables();

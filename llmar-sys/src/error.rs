@@ -71,6 +71,14 @@ pub enum Error {
         /// What came.
         got: u64,
     },
+    /// There is no memory for a buffer.
+    #[error("no memory for {what}: {bytes} bytes")]
+    OutOfMemory {
+        /// What it would have held.
+        what: &'static str,
+        /// Its size.
+        bytes: u64,
+    },
     /// A skeleton layout that is neither built in nor registered.
     #[error("unknown skeleton layout `{name}`")]
     UnknownLayout {

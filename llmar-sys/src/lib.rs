@@ -46,6 +46,7 @@ pub mod error;
 pub mod ffi;
 pub mod formats;
 pub mod llama;
+mod memory;
 pub mod motion;
 pub mod recognizer;
 pub mod skeleton;

@@ -331,6 +331,34 @@ static void logging(const char *path)
     CHECK(messages[LLMAR_LOG_DEBUG] == 1 && messages[LLMAR_LOG_ERROR] == 0);
 }
 
+/* What a caller does not have to set may hold anything. */
+static void unset_fields(llmar_recognizer *recognizer)
+{
+    answer a;
+    memset(&a, 0xaa, sizeof a);
+    a.result.struct_size = sizeof a.result;
+    a.result.top = a.top;
+    a.result.top_capacity = TOP;
+    a.result.tokens = a.tokens;
+    a.result.token_capacity = TOKENS;
+    EXPECT(LLMAR_OK, llmar_recognize_clip(recognizer, &clips[0], NULL, &a.result));
+    CHECK(a.result.reserved == 0 && a.result.top_count == expected[0].result.top_count);
+    CHECK(a.top[0].label == expected[0].top[0].label && a.top[0].log_prob == expected[0].top[0].log_prob);
+}
+
+/* A recogniser is the last user of its model: label texts live as long as it does. Frees both. */
+static void last_user(llmar_recognizer *recognizer)
+{
+    const char *text = NULL;
+    EXPECT(LLMAR_OK, llmar_model_label(model, 0, &text));
+    llmar_model_free(model);
+    answer a;
+    prepare(&a);
+    EXPECT(LLMAR_OK, llmar_recognize_clip(recognizer, &clips[0], NULL, &a.result));
+    CHECK(same(&a, &expected[0]) && strcmp(text, "walk") == 0);
+    llmar_recognizer_free(recognizer);
+}
+
 int main(int argc, char **argv)
 {
     CHECK(argc == 2);
@@ -345,6 +373,7 @@ int main(int argc, char **argv)
     tokens_alone(recognizer);
     threads();
     buffers(recognizer);
+    unset_fields(recognizer);
     unknown();
     missing_joints(recognizer);
     times_and_rates(recognizer);
@@ -352,7 +381,6 @@ int main(int argc, char **argv)
     limits_of_a_call(recognizer);
     layouts(recognizer);
     logging(argv[1]);
-    llmar_recognizer_free(recognizer);
-    llmar_model_free(model);
+    last_user(recognizer);
     return 0;
 }

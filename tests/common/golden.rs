@@ -89,11 +89,11 @@ pub fn worst_logit(llama: &Llama, device: &Device, golden: &Golden, lossy: &[&st
     let mut worst = 0.0_f64;
     for prompt in &golden.prompts {
         let n = prompt.ids.len();
-        let mut cache = KvCache::new(&llama.config, n + prompt.greedy_ids.len());
+        let mut cache = KvCache::new(&llama.config, n + prompt.greedy_ids.len()).unwrap();
         let x = residual(llama, device, &prompt.ids, &mut cache);
         let mut logits = vec![0.0; vocab];
         let mut workspace = Workspace::default();
-        llama.logits(device, &x[(n - 1) * hidden..], &mut logits, &mut workspace);
+        llama.logits(device, &x[(n - 1) * hidden..], &mut logits, &mut workspace).unwrap();
         for want in &prompt.next_top10 {
             worst = worst.max((f64::from(logits[want.id as usize]) - want.logit).abs());
         }
@@ -106,7 +106,7 @@ pub fn worst_logit(llama: &Llama, device: &Device, golden: &Golden, lossy: &[&st
             let at = (n + step) as u32;
             llama.embed(&[want], &mut x);
             llama.forward(device, &causal(at..at + 1), &mut x, &mut cache, &mut workspace, &Control::default()).unwrap();
-            llama.logits(device, &x, &mut logits, &mut workspace);
+            llama.logits(device, &x, &mut logits, &mut workspace).unwrap();
         }
     }
     worst
@@ -121,7 +121,7 @@ pub fn worst_intermediate(llama: &Llama, device: &Device, golden: &Golden) -> f6
         let mut cut = llama.clone();
         cut.weights.layers.truncate(count);
         cut.config.num_hidden_layers = count;
-        let mut cache = KvCache::new(&cut.config, n);
+        let mut cache = KvCache::new(&cut.config, n).unwrap();
         residual(&cut, device, ids, &mut cache)
     };
     let normed = |x: &[f32], weight: &[f32]| {
@@ -154,7 +154,7 @@ pub fn worst_intermediate(llama: &Llama, device: &Device, golden: &Golden) -> f6
                 cut.config.num_hidden_layers = 1;
                 let nothing = vec![0.0; hidden * c.intermediate_size];
                 cut.weights.layers[0].down = Matrix::pack(Scheme::F32, hidden, c.intermediate_size, &nothing);
-                let mut cache = KvCache::new(&cut.config, n);
+                let mut cache = KvCache::new(&cut.config, n).unwrap();
                 residual(&cut, device, ids, &mut cache)
             }
             "final_norm" => normed(&out_of_layers(c.num_hidden_layers), &llama.weights.norm),
@@ -179,7 +179,7 @@ pub fn worst_intermediate(llama: &Llama, device: &Device, golden: &Golden) -> f6
         worst = worst.max((norm - want).abs() / want);
     }
     let mut logits = vec![0.0; n * c.vocab_size];
-    llama.logits(device, &out_of_layers(c.num_hidden_layers), &mut logits, &mut Workspace::default());
+    llama.logits(device, &out_of_layers(c.num_hidden_layers), &mut logits, &mut Workspace::default()).unwrap();
     for (row, want) in logits.chunks_exact(c.vocab_size).zip(&golden.intermediates.argmax_per_position) {
         assert_eq!(argmax(row), want.id);
     }

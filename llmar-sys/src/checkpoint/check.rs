@@ -8,11 +8,12 @@ use serde_json::Value;
 use super::header::{NoDuplicates, is_sha256_hex};
 use super::schema::{FORMAT_VERSION, Metadata};
 use crate::error::{Error, Result};
+use crate::text::{LABEL_LIMIT, LABEL_TOKEN_LIMIT};
 
-/// Most labels of a model.
-const LABEL_LIMIT: usize = 65_536;
 /// Longest name, producer or label text in bytes.
 const NAME_LIMIT: usize = 1_024;
+/// Most memory that a prompt's KV cache, or the encoder of one clip, may take: 16 GiB and more are no model of this kind.
+const WORK_LIMIT: u64 = 16 << 30;
 /// Longest prompt text in bytes.
 const PROMPT_LIMIT: usize = 65_536;
 
@@ -75,6 +76,7 @@ pub(super) fn check_metadata(metadata: &Metadata) -> Result<()> {
     same("quantizer.dim", "encoder.outputs", metadata.quantizer.dim, metadata.encoder.outputs)?;
     check_prompt(metadata)?;
     check_labels(metadata)?;
+    check_work(metadata)?;
     check_calibration(metadata)?;
     let vocab = metadata.llama.vocab_size;
     ids("tokenizer.bos_id", metadata.tokenizer.bos_id.as_slice(), vocab)?;
@@ -123,9 +125,25 @@ fn check_prompt(metadata: &Metadata) -> Result<()> {
     Ok(())
 }
 
+/// Memory that one clip takes beside the weights, from the sizes in the metadata: a small file must not ask for all there is.
+fn check_work(metadata: &Metadata) -> Result<()> {
+    let floats = |factors: &[usize]| factors.iter().fold(4u64, |bytes, &factor| bytes.saturating_mul(factor as u64));
+    let llama = &metadata.llama;
+    let positions = metadata.prompt.prefix_ids.len() + metadata.preprocess.frames + metadata.prompt.suffix_ids.len();
+    let cache = floats(&[positions, llama.num_hidden_layers, 2, llama.kv_dim()]);
+    let encoder = &metadata.encoder;
+    let activations = floats(&[metadata.preprocess.frames, encoder.width.max(encoder.inputs).max(encoder.outputs), 4]);
+    for (what, bytes) in [("bytes of the KV cache of a prompt", cache), ("bytes of the encoder's activations", activations)] {
+        if bytes > WORK_LIMIT {
+            return Err(Error::Limit { what, limit: WORK_LIMIT, got: bytes });
+        }
+    }
+    Ok(())
+}
+
 fn check_labels(metadata: &Metadata) -> Result<()> {
     let labels = &metadata.labels;
-    if labels.is_empty() || labels.len() > LABEL_LIMIT {
+    if labels.is_empty() || labels.len() as u64 > LABEL_LIMIT {
         return Err(Error::format("labels", format!("expected 1 to {LABEL_LIMIT} labels, got {}", labels.len())));
     }
     let mut texts = BTreeSet::new();
@@ -135,6 +153,9 @@ fn check_labels(metadata: &Metadata) -> Result<()> {
         text("label", &label.text, NAME_LIMIT)?;
         if label.text.is_empty() || label.ids.is_empty() {
             return Err(Error::format(what(), "expected a text and its ids, got none"));
+        }
+        if label.ids.len() as u64 > LABEL_TOKEN_LIMIT {
+            return Err(Error::Limit { what: "number of tokens of a label", limit: LABEL_TOKEN_LIMIT, got: label.ids.len() as u64 });
         }
         ids(&what(), &label.ids, metadata.llama.vocab_size)?;
         if label.ids.contains(&metadata.prompt.eos_id) {

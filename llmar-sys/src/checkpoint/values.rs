@@ -9,12 +9,12 @@ const SCALES: [&str; 2] = [".scale", ".min"];
 /// Elements looked at between two decisions to stop.
 const CHUNK: usize = 4096;
 
-/// Whether opening a file reads this tensor: f32 tensors, and the f16 scales and minima. Plain f16 weights are most of their file and are read
-/// by `verify` alone.
+/// Whether opening a file reads this tensor: f32 tensors, the f16 scales and minima, and the encoder. The language model's f16 weights are most
+/// of their file and are read by `verify` alone; where they give NaN, so do its logits, and that is an error.
 pub(super) fn read_at_opening(name: &str, dtype: Dtype) -> bool {
     match dtype {
         Dtype::F32 => true,
-        Dtype::F16 => SCALES.iter().any(|suffix| name.ends_with(suffix)),
+        Dtype::F16 => name.starts_with("encoder.") || SCALES.iter().any(|suffix| name.ends_with(suffix)),
         Dtype::U8 | Dtype::U32 => false,
     }
 }

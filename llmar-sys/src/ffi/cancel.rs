@@ -24,7 +24,7 @@ pub unsafe extern "C" fn llmar_cancel_create(out: *mut *mut llmar_cancel) -> llm
     })
 }
 
-/// Raises the token: calls that hold it return LLMAR_ERROR_CANCELLED within the time of one layer of the language model, and so does every
+/// Raises the token: calls that hold it return LLMAR_ERROR_CANCELLED within the time of preparing one clip or one layer of the language model, and so does every
 /// later call that is given it until llmar_cancel_clear.
 ///
 /// Threads: any, at any time before llmar_cancel_free. Errors: LLMAR_ERROR_NULL_POINTER.

@@ -24,6 +24,8 @@ use crate::text::Decoding;
 pub struct llmar_recognizer {
     /// Locked for the time of a call; a panic inside poisons it.
     inner: Mutex<Recognizer>,
+    /// A reference of its own: label texts that were handed out live as long as the last user of the model.
+    _model: Arc<llmar_model>,
     /// Action tokens of a clip.
     tokens: usize,
 }
@@ -42,7 +44,8 @@ impl llmar_recognizer {
 /// model: stays usable by others; the recognizer keeps it alive even when the caller frees it. params: NULL for the defaults. out: receives
 /// the recognizer; free it with llmar_recognizer_free.
 ///
-/// Threads: any. Errors: LLMAR_ERROR_INVALID_ARGUMENT, LLMAR_ERROR_INVALID_ENUM, LLMAR_ERROR_STRUCT_SIZE, LLMAR_ERROR_NULL_POINTER.
+/// Threads: any. Errors: LLMAR_ERROR_INVALID_ARGUMENT, LLMAR_ERROR_INVALID_ENUM, LLMAR_ERROR_LIMIT (threads), LLMAR_ERROR_OUT_OF_MEMORY,
+/// LLMAR_ERROR_STRUCT_SIZE, LLMAR_ERROR_NULL_POINTER.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn llmar_recognizer_create(
     model: *const llmar_model,
@@ -57,7 +60,13 @@ pub unsafe extern "C" fn llmar_recognizer_create(
         // SAFETY: NULL or as the header demands.
         let params = unsafe { args::versioned_or_default(params, "params") }?;
         let recognizer = Recognizer::new(Arc::clone(&model.model), options(&params)?)?;
-        let handle = Box::new(llmar_recognizer { inner: Mutex::new(recognizer), tokens: token_count(&model.model) });
+        let tokens = token_count(&model.model);
+        // SAFETY: every `llmar_model` lies in an `Arc` and was handed out by `Arc::into_raw`; this makes one more reference.
+        let model = unsafe {
+            Arc::increment_strong_count(model);
+            Arc::from_raw(model)
+        };
+        let handle = Box::new(llmar_recognizer { inner: Mutex::new(recognizer), _model: model, tokens });
         // SAFETY: `out` was checked.
         unsafe { out.write(Box::into_raw(handle)) };
         Ok(())
@@ -69,8 +78,8 @@ pub unsafe extern "C" fn llmar_recognizer_create(
 /// labels: count texts, UTF-8, none empty, none twice. NULL with count 0: back to the model's own labels. When the call fails, the labels
 /// stay as they were.
 ///
-/// Threads: one at a time. Errors: LLMAR_ERROR_INVALID_ARGUMENT, LLMAR_ERROR_LIMIT, LLMAR_ERROR_INVALID_UTF8, LLMAR_ERROR_NULL_POINTER,
-/// LLMAR_ERROR_IN_USE.
+/// Threads: one at a time. Errors: LLMAR_ERROR_INVALID_ARGUMENT, LLMAR_ERROR_LIMIT, LLMAR_ERROR_FORMAT (a damaged tokenizer),
+/// LLMAR_ERROR_INVALID_UTF8, LLMAR_ERROR_NULL_POINTER, LLMAR_ERROR_IN_USE.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn llmar_recognizer_set_labels(
     recognizer: *mut llmar_recognizer,
@@ -96,7 +105,7 @@ pub unsafe extern "C" fn llmar_recognizer_set_labels(
 /// call: limits of this call; NULL for none. result: see llmar_recognition; written only when the call succeeds.
 ///
 /// Threads: one at a time. Errors: LLMAR_ERROR_EMPTY_CLIP, LLMAR_ERROR_SHAPE, LLMAR_ERROR_LIMIT, LLMAR_ERROR_UNKNOWN_LAYOUT,
-/// LLMAR_ERROR_INVALID_ARGUMENT, LLMAR_ERROR_CANCELLED, LLMAR_ERROR_DEADLINE_EXCEEDED, LLMAR_ERROR_BUFFER_TOO_SMALL (token_capacity),
+/// LLMAR_ERROR_FORMAT (weights that overflow), LLMAR_ERROR_OUT_OF_MEMORY, LLMAR_ERROR_INVALID_ARGUMENT, LLMAR_ERROR_CANCELLED, LLMAR_ERROR_DEADLINE_EXCEEDED, LLMAR_ERROR_BUFFER_TOO_SMALL (token_capacity),
 /// LLMAR_ERROR_STRUCT_SIZE, LLMAR_ERROR_INVALID_UTF8, LLMAR_ERROR_NULL_POINTER, LLMAR_ERROR_IN_USE.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn llmar_recognize_clip(
@@ -109,7 +118,7 @@ pub unsafe extern "C" fn llmar_recognize_clip(
         let clip = args::not_null(clip, "clip")?;
         let result = args::not_null(result.cast_const(), "result")?.cast_mut();
         // SAFETY: as the header demands; one element each.
-        unsafe { recognize(recognizer, clip, 1, call, result) }
+        unsafe { recognize(recognizer, clip, None, call, result) }
     })
 }
 
@@ -130,7 +139,7 @@ pub unsafe extern "C" fn llmar_recognize_batch(
 ) -> llmar_status {
     fence("llmar_recognize_batch", || {
         // SAFETY: as the header demands.
-        unsafe { recognize(recognizer, clips, count, call, results) }
+        unsafe { recognize(recognizer, clips, Some(count), call, results) }
     })
 }
 
@@ -159,8 +168,7 @@ pub unsafe extern "C" fn llmar_tokenize_clip(
         // SAFETY: NULL or as the header demands.
         let (clip, control) = unsafe { (view(&args::versioned(clip, "clip")?, "clip")?, control(call)?) };
         room_for_tokens(recognizer, capacity, "capacity")?;
-        control.check()?;
-        let (sentence, missing) = inner.tokenize(&clip)?;
+        let (sentence, missing) = inner.tokenize(&clip, &control)?;
         // SAFETY: the three places were checked; `write_tokens` keeps to the capacity.
         unsafe {
             out_count.write(write_tokens(&sentence.tokens, tokens, capacity)?);
@@ -185,17 +193,19 @@ pub unsafe extern "C" fn llmar_recognizer_free(recognizer: *mut llmar_recognizer
     });
 }
 
-/// What both recognise functions do.
+/// What both recognise functions do; `count` is `None` for the one that takes a single clip.
 ///
 /// # Safety
 /// As the header demands of `llmar_recognize_batch`.
 unsafe fn recognize(
     recognizer: *mut llmar_recognizer,
     clips: *const llmar_clip,
-    count: usize,
+    count: Option<usize>,
     call: *const llmar_call_params,
     results: *mut llmar_recognition,
 ) -> Result<(), Failure> {
+    let name = |one: &str, i: usize| if count.is_some() { format!("{one}s[{i}]") } else { one.to_owned() };
+    let number = count.unwrap_or(1);
     // SAFETY: a recognizer that is not freed yet, or NULL.
     let recognizer = unsafe { args::borrow(recognizer, "recognizer") }?;
     let mut inner = recognizer.enter()?;
@@ -203,18 +213,18 @@ unsafe fn recognize(
     let control = unsafe { control(call) }?;
     // SAFETY: as the header demands.
     let (clips, mut results) =
-        unsafe { (args::versioned_array(clips, count, "clips")?, args::versioned_array(results.cast_const(), count, "results")?) };
+        unsafe { (args::versioned_array(clips, number, "clips")?, args::versioned_array(results.cast_const(), number, "results")?) };
     let mut views = Vec::with_capacity(clips.len());
     for (i, (_, clip)) in clips.iter().enumerate() {
         // SAFETY: as the header demands.
-        views.push(unsafe { view(clip, &format!("clips[{i}]")) }?);
+        views.push(unsafe { view(clip, &name("clip", i)) }?);
     }
     for (i, (_, result)) in results.iter().enumerate() {
-        check_buffers(recognizer, result, &format!("results[{i}]"))?;
+        check_buffers(recognizer, result, &name("result", i))?;
     }
     let answers = match views.as_slice() {
         [] => return Ok(()),
-        [clip] => vec![inner.recognize(clip, &control)?],
+        [clip] if count.is_none() => vec![inner.recognize(clip, &control)?],
         clips => inner.recognize_batch(clips, &control)?,
     };
     for ((place, result), answer) in results.iter_mut().zip(&answers) {
@@ -305,7 +315,6 @@ unsafe fn view<'a>(clip: &llmar_clip, what: &str) -> Result<Clip<'a>, Failure> {
 
 /// Everything that could fail after the work is done fails before it.
 fn check_buffers(recognizer: &llmar_recognizer, result: &llmar_recognition, what: &str) -> Result<(), Failure> {
-    args::reserved(result.reserved, &format!("{what}: reserved"))?;
     if result.top_capacity > 0 {
         args::out(result.top, &format!("{what}: top"))?;
     }
@@ -340,6 +349,7 @@ unsafe fn fill(result: &mut llmar_recognition, answer: &Recognition) -> Result<(
         // SAFETY: the caller's promise.
         result.token_count = unsafe { write_tokens(&answer.sentence.tokens, result.tokens, result.token_capacity) }?;
     }
+    result.reserved = 0;
     result.unknown = answer.unknown.into();
     result.missing = answer.missing;
     result.tokenize_ns = answer.timings.tokenize_ns;

@@ -120,6 +120,7 @@ fn status_of(error: &Error) -> llmar_status {
         Error::Version { .. } => LLMAR_ERROR_VERSION,
         Error::Checksum { .. } => LLMAR_ERROR_CHECKSUM,
         Error::Limit { .. } => LLMAR_ERROR_LIMIT,
+        Error::OutOfMemory { .. } => LLMAR_ERROR_OUT_OF_MEMORY,
         Error::UnknownLayout { .. } => LLMAR_ERROR_UNKNOWN_LAYOUT,
         Error::EmptyClip { .. } => LLMAR_ERROR_EMPTY_CLIP,
         Error::Clip { source, .. } => status_of(source),

@@ -10,8 +10,9 @@ use super::cancel::llmar_cancel;
 /// Bytes of the name fields of llmar_model_info, the terminating NUL included. A longer name is cut between two characters.
 pub const LLMAR_NAME_BYTES: usize = 64;
 
-/// Flag of llmar_model_params: recompute the SHA-256 over the tensors while opening, which reads the whole file. Without it, everything but
-/// the tensors' values is checked, and opening takes milliseconds.
+/// Flag of llmar_model_params: recompute the SHA-256 over the tensors while opening, which reads the whole file, and look into all of them.
+/// Without it, structure and metadata are checked, and the values of all tensors but the language model's weights and the tokenizer's tables;
+/// opening then takes milliseconds.
 pub const LLMAR_MODEL_VERIFY: u32 = 1;
 
 /// Flag of llmar_model_params for llmar_model_open_memory: use the caller's memory where it lies instead of a copy. It must start at a
@@ -182,7 +183,8 @@ pub struct llmar_label_score {
     pub label: u32,
     /// Exact natural logarithm of p(label, end of answer | prompt).
     pub log_prob: f32,
-    /// Calibrated probability over all labels of the recognizer, 0 to 1.
+    /// Calibrated probability over all labels of the recognizer, 0 to 1. Exact when the recognizer's top_k takes in all labels; else the middle of
+    /// an interval of at most .01 that is known to hold it.
     pub probability: f32,
 }
 
@@ -219,7 +221,7 @@ pub struct llmar_recognition {
     pub label_rows: u64,
     /// Out: share of the joints that the model needs, over all frames, that were missing and filled, 0 to 1.
     pub missing: f32,
-    /// Must be 0.
+    /// Out: 0.
     pub reserved: u32,
 }
 

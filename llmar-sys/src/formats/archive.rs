@@ -12,6 +12,9 @@ use super::{MAX_ARCHIVE, OwnedClip, read_limited};
 use crate::error::{Error, Result};
 use crate::skeleton::{Layout, MAX_PERSONS, builtin_layouts};
 
+/// Most clips of an archive: each takes memory of its own, even one without frames.
+const MAX_CLIPS: usize = 1 << 20;
+
 /// A data set in one file.
 #[derive(Clone, Debug)]
 pub struct ClipArchive {
@@ -78,6 +81,9 @@ impl ClipArchive {
 
         let offsets = tensors.offsets(total)?;
         let count = offsets.len() - 1;
+        if count > MAX_CLIPS {
+            return Err(Error::Limit { what: "clips of an archive", limit: MAX_CLIPS as u64, got: count as u64 });
+        }
         let labels = tensors.labels(count, about.classes.len())?;
         let subjects = tensors.i64s("subjects", count)?.unwrap_or_default();
         let cameras = tensors.i64s("cameras", count)?.unwrap_or_default();

@@ -179,6 +179,13 @@ fn each_damage_of_an_archive_is_named() {
 }
 
 #[test]
+fn clips_without_end_are_refused_before_they_are_made() {
+    let count = (1 << 20) + 1;
+    let fake = Fake { joints: vec![0, 1, 2, 3], offsets: vec![0; count + 1], labels: vec![0; count], ..Fake::default() };
+    assert!(matches!(fake.parse(), Err(Error::Limit { limit: 1_048_576, got: 1_048_577, .. })));
+}
+
+#[test]
 fn a_truncated_archive_is_an_error_at_every_length() {
     let bytes = Fake::default().bytes();
     for length in 0..bytes.len() {

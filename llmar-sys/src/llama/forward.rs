@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use super::config::LlamaConfig;
 use super::kv_cache::KvCache;
 use super::weights::Weights;
+use crate::memory::grow;
 
 /// A LLaMA ready to run.
 #[derive(Clone, Debug)]
@@ -33,11 +34,9 @@ pub struct Workspace {
 }
 
 /// The first `len` elements of a buffer that grows when it must.
-fn grown(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
-    if buffer.len() < len {
-        buffer.resize(len, 0.0);
-    }
-    &mut buffer[..len]
+fn grown(buffer: &mut Vec<f32>, len: usize) -> Result<&mut [f32]> {
+    grow("a pass of the language model", buffer, len)?;
+    Ok(&mut buffer[..len])
 }
 
 impl Llama {
@@ -82,11 +81,11 @@ impl Llama {
         let n = rows.position.len();
         let (q_dim, kv_dim, stride) = (c.q_dim(), c.kv_dim(), c.qkv_rows());
         let shape = AttentionShape { heads: c.num_attention_heads, kv_heads: c.num_key_value_heads, head_dim: c.head_dim };
-        let normed = grown(&mut workspace.normed, n * c.hidden_size);
-        let qkv = grown(&mut workspace.qkv, n * stride);
-        let attended = grown(&mut workspace.attended, n * q_dim);
-        let gate_up = grown(&mut workspace.gate_up, n * 2 * c.intermediate_size);
-        let activated = grown(&mut workspace.activated, n * c.intermediate_size);
+        let normed = grown(&mut workspace.normed, n * c.hidden_size)?;
+        let qkv = grown(&mut workspace.qkv, n * stride)?;
+        let attended = grown(&mut workspace.attended, n * q_dim)?;
+        let gate_up = grown(&mut workspace.gate_up, n * 2 * c.intermediate_size)?;
+        let activated = grown(&mut workspace.activated, n * c.intermediate_size)?;
         for (i, layer) in self.weights.layers.iter().enumerate() {
             control.check()?;
             device.rms_norm(x, &layer.attn_norm, c.rms_norm_eps, normed);
@@ -110,12 +109,13 @@ impl Llama {
     }
 
     /// Logits [m, vocab] of m rows x [m, hidden] of the residual stream: final RMSNorm, then the head.
-    pub fn logits(&self, device: &Device, x: &[f32], logits: &mut [f32], workspace: &mut Workspace) {
-        let normed = grown(&mut workspace.normed, x.len());
+    pub fn logits(&self, device: &Device, x: &[f32], logits: &mut [f32], workspace: &mut Workspace) -> Result<()> {
+        let normed = grown(&mut workspace.normed, x.len())?;
         device.install(|| {
             device.rms_norm(x, &self.weights.norm, self.config.rms_norm_eps, normed);
             device.linear(&self.weights.head, normed, x.len() / self.config.hidden_size, logits, Store::Overwrite);
         });
+        Ok(())
     }
 
     /// Every index of a pass lies inside the buffers it indexes, so that the ops need no checks of their own.
@@ -126,7 +126,7 @@ impl Llama {
         check_len("ranges of a pass", &[n], rows.row_ranges.len())?;
         let depth = self.weights.layers.len();
         let layer = cache.slots() * self.config.kv_dim();
-        if cache.keys.len() != depth || cache.keys.iter().chain(&cache.values).any(|l| l.len() != layer) {
+        if cache.keys.len() != depth || cache.keys.iter().chain(&cache.values).any(|l| l.len() < layer) {
             return Err(Error::argument("KV cache", "one made for this model", "another shape"));
         }
         let slots = cache.slots() as u64;

@@ -8,6 +8,14 @@ use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::skeleton::Clip;
 
+/// An error of one clip of several. That the caller stopped the call is no clip's.
+fn of_clip(index: usize, source: Error) -> Error {
+    match source {
+        Error::Cancelled | Error::DeadlineExceeded => source,
+        other => Error::Clip { index, source: Box::new(other) },
+    }
+}
+
 impl Recognizer {
     /// Recognises clips together; the answers equal those of [`recognize`](Self::recognize) bit for bit. An unusable clip fails the whole call,
     /// and [`Error::Clip`] names its index.
@@ -15,8 +23,7 @@ impl Recognizer {
         let start = Instant::now();
         let mut read = Vec::with_capacity(clips.len());
         for (index, clip) in clips.iter().enumerate() {
-            control.check()?;
-            read.push(self.tokenize(clip).map_err(|source| Error::Clip { index, source: Box::new(source) })?);
+            read.push(self.tokenize(clip, control).map_err(|source| of_clip(index, source))?);
         }
         let mut timings = Timings { tokenize_ns: nanoseconds(start), ..Timings::default() };
         let sentences: Vec<_> = read.iter().map(|(sentence, _)| sentence).collect();

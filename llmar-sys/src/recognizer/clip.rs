@@ -29,7 +29,7 @@ pub struct Options {
 /// Labels returned where [`Options::top_k`] is 0.
 const DEFAULT_TOP_K: usize = 5;
 /// Most threads of a recogniser.
-const THREAD_LIMIT: usize = 256;
+pub const THREAD_LIMIT: usize = 256;
 
 /// One answer.
 #[derive(Clone, Debug)]
@@ -119,15 +119,14 @@ impl Recognizer {
     }
 
     /// The action sentence of a clip, without the language model, and the share of its joint-frames that were missing and filled.
-    pub fn tokenize(&mut self, clip: &Clip<'_>) -> Result<(ActionSentence, f32)> {
-        self.model.tokenize(&self.device, clip)
+    pub fn tokenize(&mut self, clip: &Clip<'_>, control: &Control) -> Result<(ActionSentence, f32)> {
+        self.model.tokenize(&self.device, clip, control)
     }
 
     /// Recognises one clip.
     pub fn recognize(&mut self, clip: &Clip<'_>, control: &Control) -> Result<Recognition> {
-        control.check()?;
         let start = Instant::now();
-        let (sentence, missing) = self.tokenize(clip)?;
+        let (sentence, missing) = self.tokenize(clip, control)?;
         let mut timings = Timings { tokenize_ns: nanoseconds(start), ..Timings::default() };
         let ranking = self.rank(&[&sentence], control, &mut timings)?.remove(0);
         Ok(self.recognition(sentence, missing, ranking, timings))

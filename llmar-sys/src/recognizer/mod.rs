@@ -6,5 +6,5 @@ mod model;
 mod question;
 mod scorer;
 
-pub use clip::{Options, Recognition, Recognizer, Timings};
+pub use clip::{Options, Recognition, Recognizer, THREAD_LIMIT, Timings};
 pub use model::{Model, OpenOptions};

@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use crate::bytes::Bytes;
 use crate::checkpoint::{Checkpoint, Metadata, ReadOptions};
+use crate::control::Control;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::llama::{Llama, Weights};
@@ -96,10 +97,15 @@ impl Model {
     }
 
     /// The action sentence of a clip, and the share of its joint-frames that were missing and filled.
-    pub(super) fn tokenize(&self, device: &Device, clip: &Clip<'_>) -> Result<(ActionSentence, f32)> {
+    pub(super) fn tokenize(&self, device: &Device, clip: &Clip<'_>, control: &Control) -> Result<(ActionSentence, f32)> {
         let preprocess = &self.metadata().preprocess;
+        control.check()?;
         let prepared = prepare(preprocess, clip)?;
+        control.check()?;
         let encoded = self.encoder.forward(device, &prepared.features, preprocess.frames);
+        if !encoded.iter().all(|x| x.is_finite()) {
+            return Err(Error::format("encoder", "its features are not finite numbers: the weights overflow f32"));
+        }
         Ok((self.quantizer.quantize(device, &encoded), prepared.missing))
     }
 }

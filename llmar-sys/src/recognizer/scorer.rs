@@ -14,12 +14,15 @@ use crate::control::Control;
 use crate::device::{Device, Rows};
 use crate::error::{Error, Result};
 use crate::llama::{KvCache, Llama, Workspace};
+use crate::memory::grow;
 use crate::motion::ActionSentence;
 use crate::text::{Decoding, LabelTrie, Search};
 
 /// Most rows of one pass, and of the prompts of one chunk of clips. More rows save nothing: weights are read once per pass, and from a few
 /// dozen rows on arithmetic takes longer. A row of SmolLM2 takes 46 KB of KV cache and 31 KB of buffers.
 const PASS_ROWS: usize = 256;
+/// What `x` holds, for errors.
+const ROWS: &str = "the rows of a pass";
 /// Most logits held at a time (4 MB): 21 rows of a vocabulary of 49,152.
 const LOGITS: usize = 1 << 20;
 
@@ -73,7 +76,7 @@ impl Scorer {
             return Err(Error::Limit { what: "number of tokens of the prefix", limit: limit as u64, got: ids.len() as u64 });
         }
         let mut scorer = Self {
-            cache: KvCache::new(&llama.config, ids.len().max(1)),
+            cache: KvCache::new(&llama.config, ids.len().max(1))?,
             workspace: Workspace::default(),
             prefix: 0,
             rows: Rows::default(),
@@ -88,7 +91,8 @@ impl Scorer {
             ranges: (0..prefix).map(|i| 0..i + 1).collect(),
             row_ranges: (0..prefix).map(|i| i..i + 1).collect(),
         };
-        let mut x = vec![0.0; ids.len() * llama.config.hidden_size];
+        let mut x = Vec::new();
+        grow(ROWS, &mut x, ids.len() * llama.config.hidden_size)?;
         llama.embed(ids, &mut x);
         scorer.forward(device, llama, &rows, &mut x, &Control::default())?;
         scorer.prefix = prefix;
@@ -143,7 +147,7 @@ impl Scorer {
                 self.x.extend_from_slice(model.quantizer().embedding(token));
             }
             let words = self.x.len();
-            self.x.resize(words + suffix.len() * hidden, 0.0);
+            grow(ROWS, &mut self.x, words + suffix.len() * hidden)?;
             model.llama().embed(suffix, &mut self.x[words..]);
             last.push(self.rows.slot.len() - 1);
             let search = Search::new(&question.trie, top_k, decoding, model.metadata().calibration.temperature);
@@ -155,7 +159,7 @@ impl Scorer {
             self.x.copy_within(row * hidden..(row + 1) * hidden, clip * hidden);
         }
         let evaluated: Vec<Evaluated> = (0..asked.len()).map(|clip| (clip, LabelTrie::ROOT)).collect();
-        self.supply(device, model.llama(), &question.trie, &mut asked, &evaluated)?;
+        self.supply(job, &mut asked, &evaluated)?;
         Ok(asked)
     }
 
@@ -187,11 +191,11 @@ impl Scorer {
         if ids.is_empty() {
             return Ok(false);
         }
-        self.x.resize(ids.len() * model.llama().config.hidden_size, 0.0);
+        grow(ROWS, &mut self.x, ids.len() * model.llama().config.hidden_size)?;
         model.llama().embed(&ids, &mut self.x);
         timings.label_rows += ids.len() as u64;
         self.run(device, model.llama(), control)?;
-        self.supply(device, model.llama(), trie, asked, &evaluated)?;
+        self.supply(job, asked, &evaluated)?;
         Ok(true)
     }
 
@@ -235,7 +239,7 @@ impl Scorer {
     fn forward(&mut self, device: &Device, llama: &Llama, rows: &Rows, x: &mut [f32], control: &Control) -> Result<()> {
         let n = rows.slot.len();
         let slots = rows.slot.iter().max().map_or(0, |slot| *slot as usize + 1);
-        self.cache.reserve(slots);
+        self.cache.reserve(slots)?;
         if n <= PASS_ROWS {
             return llama.forward(device, rows, x, &mut self.cache, &mut self.workspace, control);
         }
@@ -255,18 +259,20 @@ impl Scorer {
     }
 
     /// Head and log-softmax of the first rows of `self.x`, one a node of `evaluated`: log p of the children goes to the searches.
-    fn supply(&mut self, device: &Device, llama: &Llama, trie: &LabelTrie, asked: &mut [Asked<'_>], evaluated: &[Evaluated]) -> Result<()> {
+    fn supply(&mut self, job: Job<'_>, asked: &mut [Asked<'_>], evaluated: &[Evaluated]) -> Result<()> {
+        let (device, llama, trie, control) = (job.device, job.model.llama(), &job.question.trie, job.control);
         let (hidden, vocab) = (llama.config.hidden_size, llama.config.vocab_size);
         let chunk = (LOGITS / vocab).clamp(1, PASS_ROWS);
         for (i, nodes) in evaluated.chunks(chunk).enumerate() {
+            control.check()?;
             let m = nodes.len();
             if self.normalisers.len() < m {
-                self.logits.resize(m * vocab, 0.0);
+                grow("logits", &mut self.logits, m * vocab)?;
                 self.normalisers.resize(m, 0.0);
             }
             let logits = &mut self.logits[..m * vocab];
             let normalisers = &mut self.normalisers[..m];
-            llama.logits(device, &self.x[i * chunk * hidden..][..m * hidden], logits, &mut self.workspace);
+            llama.logits(device, &self.x[i * chunk * hidden..][..m * hidden], logits, &mut self.workspace)?;
             device.log_sum_exp(logits, vocab, normalisers);
             for ((&(clip, node), logits), &normaliser) in nodes.iter().zip(logits.chunks_exact(vocab)).zip(&*normalisers) {
                 let log_p = |child: &u32| f64::from(logits[trie.token(*child) as usize]) - f64::from(normaliser);

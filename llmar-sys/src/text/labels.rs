@@ -41,9 +41,9 @@ struct Node {
 }
 
 /// Most labels of one recogniser.
-const LABEL_LIMIT: u64 = 65_536;
+pub(crate) const LABEL_LIMIT: u64 = 65_536;
 /// Most tokens of one label.
-const LABEL_TOKEN_LIMIT: u64 = 256;
+pub(crate) const LABEL_TOKEN_LIMIT: u64 = 256;
 
 impl LabelTrie {
     /// The end of the prompt.

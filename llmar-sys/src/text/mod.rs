@@ -4,6 +4,7 @@ mod labels;
 mod search;
 mod tokenizer;
 
+pub(crate) use labels::{LABEL_LIMIT, LABEL_TOKEN_LIMIT};
 pub use labels::{LabelScore, LabelTrie};
 pub use search::{Decoding, PROBABILITY_TOLERANCE};
 pub(crate) use search::{Ranking, Search};

@@ -10,7 +10,7 @@ mod merge;
 mod split;
 mod tables;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use merge::Merges;
 pub use tables::TokenizerTables;
@@ -43,9 +43,10 @@ impl Tokenizer {
     /// [`Error::Format`](crate::Error::Format) when an id is not below the number of pieces, a merge gives no piece, or a special piece is empty or no UTF-8.
     pub fn new(tables: TokenizerTables) -> Result<Self> {
         tables.check()?;
+        let special: HashSet<u32> = tables.special.iter().copied().collect();
         let mut ids = HashMap::with_capacity(tables.pieces.len());
         for (id, piece) in (0..).zip(&tables.pieces) {
-            if !piece.is_empty() && !tables.special.contains(&id) {
+            if !piece.is_empty() && !special.contains(&id) {
                 ids.entry(piece.clone()).or_insert(id);
             }
         }

@@ -351,11 +351,11 @@ fn stories260k_has_its_golden_logits_after_import_and_export() {
             row_ranges: (0..n).map(|row| row..row + 1).collect(),
         };
         let mut x = vec![0.0; ids.len() * 64];
-        let (mut cache, mut workspace) = (KvCache::new(&llama.config, ids.len()), Workspace::default());
+        let (mut cache, mut workspace) = (KvCache::new(&llama.config, ids.len()).unwrap(), Workspace::default());
         llama.embed(&ids, &mut x);
         llama.forward(&device, &rows, &mut x, &mut cache, &mut workspace, &Control::default()).unwrap();
         let mut logits = vec![0.0; 512];
-        llama.logits(&device, &x[x.len() - 64..], &mut logits, &mut workspace);
+        llama.logits(&device, &x[x.len() - 64..], &mut logits, &mut workspace).unwrap();
         for entry in prompt["next_top10"].as_array().unwrap() {
             let (id, logit) = (entry["id"].as_u64().unwrap() as usize, entry["logit"].as_f64().unwrap());
             assert!((f64::from(logits[id]) - logit).abs() < 2e-3, "{}: id {id}: golden {logit}, got {}", prompt["name"], logits[id]);

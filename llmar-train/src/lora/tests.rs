@@ -268,7 +268,7 @@ fn agrees_with_the_runtime(config: &Config, adapter: &Path, folder: &Path, clips
         let chosen = &archive.clips[..clips.min(archive.clips.len())];
         let mut sentences = Vec::new();
         for clip in chosen {
-            sentences.push(recognizer.tokenize(&clip.view())?.0);
+            sentences.push(recognizer.tokenize(&clip.view(), &Control::default())?.0);
         }
         let tokens: Vec<Vec<u16>> = sentences.iter().map(|s: &ActionSentence| s.tokens.clone()).collect();
         let theirs = score::scores(&llama, Some(&lora), &words, &codes, &tokens, 8)?;

@@ -10,27 +10,39 @@ use llmar::device::{Device, Matrix, MatrixData, Rows, Scheme, Store};
 use llmar::formats::{OwnedClip, read_clips};
 use llmar::llama::{KvCache, Workspace};
 use llmar::recognizer::{Model, OpenOptions, Options, Recognizer, Timings};
-use llmar::skeleton::Layout;
 
 use crate::{Arguments, Failure};
 
 /// Steps of one decoding measurement.
 const DECODE_STEPS: usize = 16;
+/// Longest prompt measured.
+const PROMPT_LIMIT: usize = 4096;
 
 pub fn bench(args: &Arguments) -> Result<(), Failure> {
     let (path, rest) = args.model()?;
-    let budget = Duration::from_secs_f64(args.seconds.unwrap_or(3.0).clamp(0.01, 600.0));
-    let (threads, batch, prompt) = (args.threads(), args.batch.unwrap_or(16).max(1), args.prompt.unwrap_or(40).max(1));
+    let seconds = args.seconds.unwrap_or(3.0);
+    let (threads, batch, prompt) = (args.threads(), args.batch.unwrap_or(16), args.prompt.unwrap_or(40));
+    if !(0.001..=600.0).contains(&seconds) {
+        return Err(Failure::Usage(format!("--seconds: expected .001 to 600, got {seconds}")));
+    }
+    if !(1..=4096).contains(&batch) {
+        return Err(Failure::Usage(format!("--batch: expected 1 to 4096, got {batch}")));
+    }
+    let budget = Duration::from_secs_f64(seconds);
 
     let before = peak_memory();
     let start = Instant::now();
     let model = Model::open(path, OpenOptions::default())?;
     let open = start.elapsed();
+    let longest = model.metadata().llama.max_position_embeddings.saturating_sub(DECODE_STEPS).min(PROMPT_LIMIT);
+    if !(1..=longest).contains(&prompt) {
+        return Err(Failure::Usage(format!("--prompt: expected 1 to {longest} for this model, got {prompt}")));
+    }
     let mut recognizer = Recognizer::new(model.clone(), Options { threads, ..Options::default() })?;
 
     let owned = match rest {
-        [] => waving(&model)?,
-        [file] => read_clips(file)?.swap_remove(0),
+        [] => waving(&model),
+        [file] => read_clips(file)?.into_iter().next().ok_or_else(|| Failure::Usage(format!("{}: holds no clip", file.display())))?,
         [_, extra, ..] => return Err(Failure::Usage(format!("unexpected argument `{}`", extra.display()))),
     };
     let clip = owned.view();
@@ -139,14 +151,14 @@ fn best(budget: Duration, mut work: impl FnMut() -> llmar::Result<()>) -> llmar:
 
 /// A made-up 64-frame clip in the model's layout: every joint on its own small circle. How many label rows it takes depends on how sure the
 /// model is of it, so give `bench` a real clip where one is at hand.
-fn waving(model: &Model) -> llmar::Result<OwnedClip> {
-    let layout = Layout::find(&model.metadata().preprocess.layout)?;
-    let (joints, coords) = (layout.joints.len(), model.metadata().preprocess.coords);
+fn waving(model: &Model) -> OwnedClip {
+    let preprocess = &model.metadata().preprocess;
+    let (joints, coords) = (preprocess.joints.len(), preprocess.coords);
     let value = |i: usize| {
         let (t, j, c) = (i / (joints * coords), i / coords % joints, i % coords);
         0.1 * j as f32 + 0.2 * (0.1 * t as f32 + j as f32 + 1.6 * c as f32).sin()
     };
-    Ok(OwnedClip {
+    OwnedClip {
         name: "made up".into(),
         joints: (0..64 * joints * coords).map(value).collect(),
         frames: 64,
@@ -154,16 +166,16 @@ fn waving(model: &Model) -> llmar::Result<OwnedClip> {
         joints_per_person: joints,
         coords,
         fps: Some(30.0),
-        layout: layout.name,
+        layout: preprocess.layout.clone(),
         valid: None,
-    })
+    }
 }
 
 /// Times of a prompt of `prompt` tokens (logits of its last), and of [`DECODE_STEPS`] single tokens after it.
 fn passes(model: &Model, device: &Device, prompt: usize, budget: Duration) -> llmar::Result<(Duration, Duration)> {
     let llama = model.llama();
     let (hidden, vocab) = (llama.config.hidden_size, llama.config.vocab_size);
-    let mut cache = KvCache::new(&llama.config, prompt + DECODE_STEPS);
+    let mut cache = KvCache::new(&llama.config, prompt + DECODE_STEPS)?;
     let mut work = Workspace::default();
     let control = Control::default();
     let mut x = vec![0.0; prompt * hidden];
@@ -179,8 +191,7 @@ fn passes(model: &Model, device: &Device, prompt: usize, budget: Duration) -> ll
         };
         llama.embed(&ids, &mut x[..n * hidden]);
         llama.forward(device, &rows, &mut x[..n * hidden], &mut cache, &mut work, &control)?;
-        llama.logits(device, &x[(n - 1) * hidden..n * hidden], &mut logits, &mut work);
-        Ok(())
+        llama.logits(device, &x[(n - 1) * hidden..n * hidden], &mut logits, &mut work)
     };
     let prefill = best(budget, || pass(0, prompt))?;
     let decode = best(budget, || (0..DECODE_STEPS).try_for_each(|i| pass(prompt + i, 1)))?;

@@ -9,6 +9,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use lexopt::prelude::*;
+use llmar::recognizer::THREAD_LIMIT;
 
 const HELP: &str = "\
 llmar: recognises human actions in skeleton clips
@@ -106,9 +107,9 @@ impl Arguments {
         }
     }
 
-    /// Threads asked for, else one a core.
+    /// Threads asked for, else one a core, as many as a recogniser takes.
     fn threads(&self) -> usize {
-        self.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
+        self.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from).min(THREAD_LIMIT))
     }
 }
 

@@ -33,12 +33,16 @@ impl Merges {
     pub(super) fn new(tables: &TokenizerTables, ids: &HashMap<Vec<u8>, u32>) -> Result<Self> {
         let mut merges = HashMap::with_capacity(tables.merges.len());
         for (rank, &(left, right)) in (0..).zip(&tables.merges) {
+            // Of equal pairs the first counts; looking at a pair costs its pieces' length, and a file may repeat one a million times.
+            if merges.contains_key(&(left, right)) {
+                continue;
+            }
             let both = [tables.piece(left), tables.piece(right)].concat();
             let Some(&id) = ids.get(&both) else {
                 let detail = format!("merge {rank} gives {:?}, which is no piece", String::from_utf8_lossy(&both));
                 return Err(Error::format("tokenizer.merges", detail));
             };
-            merges.entry((left, right)).or_insert(Merge { rank, id });
+            merges.insert((left, right), Merge { rank, id });
         }
         Ok(Self(merges))
     }

@@ -5,6 +5,9 @@ use std::collections::HashSet;
 use crate::checkpoint::{Checkpoint, Tensor, TensorData, TokenizerMeta};
 use crate::error::{Error, Result};
 
+/// Longest piece in bytes. The longest of known vocabularies are runs of spaces, some hundred bytes; every merge copies two of them.
+const PIECE_LIMIT: usize = 1024;
+
 /// The vocabulary in the form in which a checkpoint stores it.
 ///
 /// Tensors: `tokenizer.pieces` u8 (all pieces, one after another, id order), `tokenizer.offsets` u32 [vocab + 1],
@@ -61,13 +64,17 @@ impl TokenizerTables {
         ]
     }
 
-    /// Every id has a piece, special pieces can stand in a text, and no special id stands there twice.
+    /// Every id has a piece, no piece is longer than a word could be, special pieces can stand in a text, and no special id stands there twice.
     pub(super) fn check(&self) -> Result<()> {
         let below = |what: &str, id: u32| {
             let count = self.pieces.len();
             let detail = || format!("expected ids below {count}, got {id}");
             if (id as usize) < count { Ok(()) } else { Err(Error::format(format!("tokenizer.{what}"), detail())) }
         };
+        if let Some((id, piece)) = self.pieces.iter().enumerate().find(|(_, piece)| piece.len() > PIECE_LIMIT) {
+            let detail = format!("expected at most {PIECE_LIMIT} bytes, got {} as the piece of {id}", piece.len());
+            return Err(Error::format("tokenizer.pieces", detail));
+        }
         self.meta.bos_id.iter().try_for_each(|&id| below("bos_id", id))?;
         self.meta.unk_id.iter().try_for_each(|&id| below("unk_id", id))?;
         self.merges.iter().try_for_each(|&(left, right)| below("merges", left).and_then(|()| below("merges", right)))?;
