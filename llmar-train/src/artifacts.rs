@@ -16,7 +16,7 @@ use llmar::skeleton::Preprocess;
 use safetensors::Dtype;
 use serde::{Deserialize, Serialize};
 
-pub use read::{Opened, map_file, open, read_header, sha256_hex};
+pub use read::{Opened, file_digest, map_file, open, read_header, sha256_hex};
 pub use write::{FloatTensor, Planned, Values, write, write_lazily};
 
 /// Base model: Hugging Face tensor names (`model.embed_tokens.weight`, `model.layers.0.self_attn.q_proj.weight`, …, `model.norm.weight`,

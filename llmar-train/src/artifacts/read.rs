@@ -151,7 +151,15 @@ pub fn map_file(path: &Path) -> Result<Bytes> {
     Ok(Bytes::from_mmap(map))
 }
 
-/// SHA-256 in lowercase hex.
+/// SHA-256 of a file in lowercase hex.
+///
+/// # Errors
+/// Those of [`map_file`].
+pub fn file_digest(path: &Path) -> Result<String> {
+    Ok(sha256_hex(map_file(path)?.as_slice()))
+}
+
+/// SHA-256 of bytes in lowercase hex.
 pub fn sha256_hex(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -42,12 +42,17 @@ pub fn train(config: &Config, out: &Path, resume: bool) -> Result<Value> {
     config.check()?;
     let device = torch::start(&config.device, config.threads)?;
     std::fs::create_dir_all(out).map_err(Error::io(out))?;
-    let settings = serde_json::to_string(config).map_err(|e| Error::format("settings", e))?;
+    let inputs = [
+        ("archive", artifacts::file_digest(&config.data.archive)?),
+        ("stage1", artifacts::file_digest(&config.stage1)?),
+        ("base", artifacts::open::<BaseMeta>(&config.base)?.meta.source_sha256),
+    ];
+    let settings = torch::identity(config, &inputs)?;
     let snapshot = if resume { State::read(&out.join(SNAPSHOT))? } else { None };
     if let Some(state) = &snapshot
         && state.settings != settings
     {
-        return Err(setting("--resume", "the settings the run was begun with", "others"));
+        return Err(setting("--resume", "the settings and input files the run was begun with", "others"));
     }
     let mut run = Run::new(config, device)?;
     if let Some(state) = &snapshot {

@@ -9,7 +9,7 @@ mod run;
 pub use optim::{AdamW, Group, Schedule};
 pub use params::Params;
 pub use rng::Rng;
-pub use run::{Metrics, State, progress};
+pub use run::{Metrics, State, identity, progress};
 
 use std::path::{Path, PathBuf};
 
@@ -17,8 +17,8 @@ use tch::{Device, Kind, Tensor};
 
 use crate::error::{Error, Result};
 
-/// Sets the process up for training: allocator, libtorch's CUDA half where it is installed, number of threads; returns the device.
-/// and one machine give the same bits on the CPU.
+/// Sets the process up for training: allocator, libtorch's CUDA half where it is installed, number of threads; returns the device. One seed on
+/// one machine gives the same bits on the CPU; on a GPU, libtorch's sums may differ from run to run.
 pub fn start(device: &str, threads: usize) -> Result<Device> {
     native::keep_freed_memory();
     let threads_i32 = i32::try_from(threads).ok().filter(|n| *n >= 1);

@@ -1,4 +1,4 @@
-//! What the process needs from the system before libtorch runs well. The only unsafe code of the trainer: three C calls.
+//! What the process needs from the system before libtorch runs well. Three C calls, unsafe each.
 
 /// Loads libtorch's CUDA half, so that one binary serves machines with and without a GPU: libtorch sees a GPU only when that library is
 /// in the process before the first call. It is never linked, since its own dependencies are missing on CPU machines.

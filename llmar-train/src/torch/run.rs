@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 pub struct State {
     /// Steps done.
     pub step: usize,
-    /// The whole configuration as JSON; a run is only resumed under equal settings.
+    /// [`identity`] of the run; it is only resumed under an equal one.
     pub settings: String,
     /// Parameters, moments, codebook statistics.
     pub tensors: BTreeMap<String, Tensor>,
@@ -90,6 +90,14 @@ fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     fs::rename(&partial, path).map_err(Error::io(path))
 }
 
+/// What a run is a run of, as text: its settings, and a digest of each input by name. A run is only resumed under an equal one, since a file may
+/// change while its path stays.
+pub fn identity(config: &impl serde::Serialize, inputs: &[(&str, String)]) -> Result<String> {
+    let inputs: BTreeMap<&str, &String> = inputs.iter().map(|(name, digest)| (*name, digest)).collect();
+    let settings = serde_json::to_value(config).map_err(|e| Error::format("settings", e))?;
+    Ok(json!({ "settings": settings, "inputs": inputs }).to_string())
+}
+
 /// `metrics.jsonl`: one JSON object a line, each with its step.
 #[derive(Debug)]
 pub struct Metrics {
@@ -98,10 +106,14 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Opens the file of a run that has done `step` steps: lines of later steps, left by an interrupted run, are dropped.
+    /// Opens the file of a run that has done `step` steps: lines of later steps, left by an interrupted run, are dropped, and so are final
+    /// measurements, which are made again.
     pub fn open(path: &Path, step: usize) -> Result<Self> {
         let old = if step == 0 { String::new() } else { fs::read_to_string(path).unwrap_or_default() };
-        let done = |line: &&str| serde_json::from_str::<Value>(line).is_ok_and(|v| v["step"].as_u64().is_some_and(|s| s <= step as u64));
+        let done = |line: &&str| {
+            let before = |v: Value| v["step"].as_u64().is_some_and(|s| s <= step as u64) && v["phase"] != "final";
+            serde_json::from_str(line).is_ok_and(before)
+        };
         let kept: String = old.lines().filter(done).flat_map(|line| [line, "\n"]).collect();
         replace(path, kept.as_bytes())?;
         let file = File::options().append(true).open(path).map_err(Error::io(path))?;
@@ -156,6 +168,7 @@ mod tests {
         for step in 1..=4 {
             metrics.write(&json!({ "step": step }))?;
         }
+        metrics.write(&json!({ "step": 2, "phase": "final" }))?;
         Metrics::open(&path, 2)?.write(&json!({ "step": 3, "again": true }))?;
         let text = fs::read_to_string(&path).map_err(Error::io(&path))?;
         assert_eq!(text, "{\"step\":1}\n{\"step\":2}\n{\"again\":true,\"step\":3}\n");

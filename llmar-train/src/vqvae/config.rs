@@ -200,7 +200,7 @@ impl Default for Quantizer {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Losses {
-    /// Cross-entropy of the labels read from features.
+    /// Cross-entropy of the labels read from features: its weight in phase two. In phase one the weight is 1, or 0 where it is 0 here.
     pub supervised_features: f64,
     /// Cross-entropy of the labels read from codes, straight through, in phase two.
     pub supervised_codes: f64,
@@ -224,10 +224,13 @@ pub struct Losses {
     pub zipf: f64,
     /// Context bias (ω₂).
     pub context: f64,
-    /// MMD bias (ω₂); needs `quantizer.update` of kind gradient, or `mmd_map = "affine"`.
+    /// MMD bias (ω₂); needs `quantizer.update` of kind gradient: codes that are averages do not follow it. Of the biases, Zipf and context also act on
+    /// the features, so they do without.
     pub mmd: f64,
     /// What the MMD compares with the embeddings.
     pub mmd_map: mmd::Map,
+    /// Compare the points of the ball instead of the tangent vectors: what stage 2 feeds with `map.point = "ball"`.
+    pub mmd_ball: bool,
     /// Base model whose token embeddings the MMD sees.
     pub mmd_base: PathBuf,
     /// Embeddings drawn a step.
@@ -257,6 +260,7 @@ impl Default for Losses {
             context: 0.0,
             mmd: 0.0,
             mmd_map: mmd::Map::Affine,
+            mmd_ball: false,
             mmd_base: PathBuf::new(),
             mmd_rows: 2048,
             bias_ramp: 50,
@@ -368,6 +372,30 @@ impl Config {
         in_range("losses.label_smoothing", losses.label_smoothing, 0.0, 0.999)?;
         in_range("losses.head_dropout", losses.head_dropout, 0.0, 0.999)?;
         in_range("losses.tau", losses.tau, 1e-6, 1e6)?;
+        for (name, weight) in [
+            ("losses.supervised_features", losses.supervised_features),
+            ("losses.supervised_codes", losses.supervised_codes),
+            ("losses.reconstruction", losses.reconstruction),
+            ("losses.velocity", losses.velocity),
+            ("losses.embed", losses.embed),
+            ("losses.commit", losses.commit),
+            ("losses.zipf", losses.zipf),
+            ("losses.context", losses.context),
+            ("losses.mmd", losses.mmd),
+        ] {
+            in_range(name, weight, 0.0, 1e6)?;
+        }
+        in_range("losses.beta", losses.beta, 0.0, 1e6)?;
+        in_range("quantizer.reset_until", quantizer.reset_until, 0.0, 1.0)?;
+        in_range("quantizer.reset_below", quantizer.reset_below, 0.0, 1e6)?;
+        if let Update::Average { decay } = quantizer.update {
+            in_range("quantizer.update.decay", decay, 0.0, 0.999_999)?;
+        }
+        // Without a step with the quantiser there is no codebook.
+        in_range("codes.steps", self.codes.steps as f64, 1.0, 1e9)?;
+        if losses.mmd > 0.0 && quantizer.update != Update::Gradient {
+            return Err(setting("quantizer.update", "of kind gradient, as losses.mmd is above 0", "average"));
+        }
         if losses.mmd > 0.0 && losses.mmd_rows < 2 {
             return Err(setting("losses.mmd_rows", "2 or more", losses.mmd_rows));
         }

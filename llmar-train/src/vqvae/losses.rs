@@ -115,7 +115,9 @@ impl Objective {
         let mut sum = Sum::default();
         if let Some(head) = &self.head {
             let loss = || supervised::loss(&head.forward(batch.features, true), batch.labels, self.settings.label_smoothing);
-            sum.add("supervised_features", 1.0, loss);
+            // Alone in this phase: how strong it is beside the other losses matters only later.
+            let weight = if self.settings.supervised_features > 0.0 { 1.0 } else { 0.0 };
+            sum.add("supervised_features", weight, loss);
         }
         if let Some(decoder) = &self.decoder {
             let loss = || reconstruction::loss(&decoder.forward(batch.features), batch.inputs, self.settings.velocity);
@@ -159,9 +161,10 @@ impl Objective {
             let vocabulary = embeddings.rows.size()[0] as usize;
             let drawn: Vec<i64> = (0..settings.mmd_rows).map(|_| rng.below(vocabulary) as i64).collect();
             let sample = embeddings.rows.index_select(0, &Tensor::from_slice(&drawn).to_device(flat.device()));
+            let codes = if settings.mmd_ball { codebook.ball().exp0(codebook.tangent()) } else { codebook.tangent().shallow_clone() };
             let mapped = match &embeddings.affine {
-                Some((weight, bias)) => codebook.tangent().linear(weight, Some(bias)),
-                None => codebook.tangent().shallow_clone(),
+                Some((weight, bias)) => codes.linear(weight, Some(bias)),
+                None => codes,
             };
             sum.add("mmd", settings.mmd * ramp, || mmd::loss(&mapped, &sample));
         }

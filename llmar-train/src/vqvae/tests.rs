@@ -198,6 +198,10 @@ fn bad_settings_are_named() -> Result<()> {
     let _alone = alone();
     for (set, name) in [
         ("quantizer.codes=33", "quantizer.codes"),
+        ("quantizer.update={kind=\"average\",decay=1.5}", "quantizer.update.decay"),
+        ("codes.steps=0", "codes.steps"),
+        ("losses.commit=-0.1", "losses.commit"),
+        ("losses.mmd=0.2", "quantizer.update"),
         ("input.frames=18", "input.frames"),
         ("losses.head_segments=3", "losses.head_segments"),
         ("data.split=nowhere", "data.split"),

@@ -15,7 +15,7 @@ use super::health::Health;
 use super::losses::{Batch, Objective};
 use super::model::Encoder;
 use super::probe;
-use crate::artifacts::{self, Stage1Meta, Store};
+use crate::artifacts::{self, BaseMeta, Stage1Meta, Store};
 use crate::cli::VqvaeArgs;
 use crate::error::{Error, Result};
 use crate::torch::{self, AdamW, Group, Metrics, Params, Rng, State, setting, tensor, values};
@@ -39,12 +39,16 @@ pub fn train(config: &Config, out: &Path, resume: bool) -> Result<Value> {
     config.check()?;
     let device = torch::start(&config.device, config.threads)?;
     std::fs::create_dir_all(out).map_err(Error::io(out))?;
-    let settings = serde_json::to_string(config).map_err(|e| Error::format("settings", e))?;
+    let mut inputs = vec![("archive", artifacts::file_digest(&config.data.archive)?)];
+    if config.losses.mmd > 0.0 {
+        inputs.push(("mmd_base", artifacts::open::<BaseMeta>(&config.losses.mmd_base)?.meta.source_sha256));
+    }
+    let settings = torch::identity(config, &inputs)?;
     let snapshot = if resume { State::read(&out.join(SNAPSHOT))? } else { None };
     if let Some(state) = &snapshot
         && state.settings != settings
     {
-        return Err(setting("--resume", "the settings the run was begun with", "others"));
+        return Err(setting("--resume", "the settings and input files the run was begun with", "others"));
     }
     let mut run = Run::new(config, device)?;
     let done = match &snapshot {

@@ -65,6 +65,10 @@ pub fn bench(args: &Arguments) -> Result<(), Failure> {
     let ceiling = kernel_ceiling(&device, model.metadata().scheme, budget)?;
 
     let flop = 2.0 * matrix_parameters(&model);
+    // Every row through every matrix at the kernel's rate, and the head's weights once for the prompt and once for the labels at memory's.
+    let head = parts(&model.llama().weights.head).iter().map(|part| part.len()).sum::<usize>() as f64;
+    let rows = (stages.prompt_rows + stages.label_rows) as f64;
+    let floor = rows * flop / ceiling + 2.0 * head / bandwidth;
     let report = serde_json::json!({
         "model": model.metadata().name,
         "scheme": model.metadata().scheme,
@@ -91,6 +95,8 @@ pub fn bench(args: &Arguments) -> Result<(), Failure> {
             "decode_tokens_per_s": bandwidth / weights as f64,
             "kernel_gflop_per_s": ceiling / 1e9,
             "prefill_tokens_per_s": ceiling / flop,
+            "recognition_ms": 1e3 * floor,
+            "batch_recognitions_per_s": ceiling / (rows * flop),
         },
         "peak_memory_bytes": peak,
         "peak_memory_above_file_bytes": peak.map(|p| p as i64 - model.file_len() as i64),
@@ -105,15 +111,17 @@ pub fn bench(args: &Arguments) -> Result<(), Failure> {
     writeln!(out, "open              {:9.2} ms", ms(open))?;
     writeln!(
         out,
-        "one recognition   {:9.2} ms  = tokens {:.2} + prompt {:.2} ({} rows) + labels {:.2} ({} rows)",
+        "one recognition   {:9.2} ms  = tokens {:.2} + prompt {:.2} ({} rows) + labels {:.2} ({} rows)   (floor: {:.2})",
         ms(one),
         stages.tokenize_ns as f64 / 1e6,
         stages.prompt_ns as f64 / 1e6,
         stages.prompt_rows,
         stages.label_ns as f64 / 1e6,
-        stages.label_rows
+        stages.label_rows,
+        1e3 * floor
     )?;
-    writeln!(out, "batch of {batch:<3}      {:9.1} recognitions/s", batch as f64 / many.as_secs_f64())?;
+    let most = ceiling / (rows * flop);
+    writeln!(out, "batch of {batch:<3}      {:9.1} recognitions/s   (floor: {most:.1})", batch as f64 / many.as_secs_f64())?;
     writeln!(
         out,
         "prefill {prompt:>4}      {:9.1} tokens/s   (in-cache kernel rate: {:.1})",
