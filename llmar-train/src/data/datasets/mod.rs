@@ -1,7 +1,12 @@
 //! The formats that data sets are published in, one file each. A reader works in two steps: `scan` finds the clips and what their names tell,
 //! without opening them; `read` opens one clip. So a data set of 100,000 files is planned at once and read in parallel.
 
+mod kinect_text;
+mod ntu;
 mod nw_ucla;
+mod planar;
+mod smarthome;
+mod uav_human;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,6 +20,14 @@ use crate::error::{Error, Result};
 pub enum Format {
     /// Northwestern-UCLA Multiview 3D: a folder of JSON files
     NwUcla,
+    /// NTU RGB+D: a folder of .skeleton files; setups 1 to 17 and actions 1 to 60 of it
+    Ntu60,
+    /// NTU RGB+D 120: a folder of .skeleton files
+    Ntu120,
+    /// UAV-Human: a folder of skeleton text files
+    UavHuman,
+    /// Toyota Smarthome: a folder of JSON files with 2D poses
+    Smarthome,
 }
 
 /// Where a protocol puts a clip.
@@ -110,6 +123,10 @@ pub enum Outcome {
 pub fn scan(format: Format, sources: &[PathBuf]) -> Result<Set> {
     let set = match format {
         Format::NwUcla => nw_ucla::scan(sources)?,
+        Format::Ntu60 => ntu::scan(ntu::Edition::Ntu60, sources)?,
+        Format::Ntu120 => ntu::scan(ntu::Edition::Ntu120, sources)?,
+        Format::UavHuman => uav_human::scan(sources)?,
+        Format::Smarthome => smarthome::scan(sources)?,
     };
     if set.entries.is_empty() {
         let places: Vec<_> = sources.iter().map(|source| source.display().to_string()).collect();
@@ -125,6 +142,9 @@ pub fn scan(format: Format, sources: &[PathBuf]) -> Result<Set> {
 pub fn read(format: Format, entry: &Entry) -> Result<Outcome> {
     match format {
         Format::NwUcla => nw_ucla::read(entry),
+        Format::Ntu60 | Format::Ntu120 => ntu::read(entry),
+        Format::UavHuman => uav_human::read(entry),
+        Format::Smarthome => smarthome::read(entry),
     }
 }
 
