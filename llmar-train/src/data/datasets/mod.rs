@@ -1,6 +1,9 @@
 //! The formats that data sets are published in, one file each. A reader works in two steps: `scan` finds the clips and what their names tell,
 //! without opening them; `read` opens one clip. So a data set of 100,000 files is planned at once and read in parallel.
 
+mod archive;
+mod bvh;
+mod deepmimic;
 mod nw_ucla;
 
 use std::collections::BTreeMap;
@@ -15,6 +18,12 @@ use crate::error::{Error, Result};
 pub enum Format {
     /// Northwestern-UCLA Multiview 3D: a folder of JSON files
     NwUcla,
+    /// BioVision hierarchy (BVH): motion capture, a folder a class
+    Bvh,
+    /// DeepMimic JSON of the body humanoid3d: a folder of humanoid3d_*.txt
+    DeepMimic,
+    /// Clip archives of one layout, pooled by the text of their labels
+    Archive,
 }
 
 /// Where a protocol puts a clip.
@@ -110,6 +119,9 @@ pub enum Outcome {
 pub fn scan(format: Format, sources: &[PathBuf]) -> Result<Set> {
     let set = match format {
         Format::NwUcla => nw_ucla::scan(sources)?,
+        Format::Bvh => bvh::scan(sources)?,
+        Format::DeepMimic => deepmimic::scan(sources)?,
+        Format::Archive => archive::scan(sources)?,
     };
     if set.entries.is_empty() {
         let places: Vec<_> = sources.iter().map(|source| source.display().to_string()).collect();
@@ -125,6 +137,9 @@ pub fn scan(format: Format, sources: &[PathBuf]) -> Result<Set> {
 pub fn read(format: Format, entry: &Entry) -> Result<Outcome> {
     match format {
         Format::NwUcla => nw_ucla::read(entry),
+        Format::Bvh => bvh::read(entry),
+        Format::DeepMimic => deepmimic::read(entry),
+        Format::Archive => archive::read(entry),
     }
 }
 
