@@ -111,6 +111,10 @@ pub fn convert(args: &ConvertArgs) -> Result<Conversion> {
             Done::Dropped(reason) => report.dropped.entry(reason.clone()).or_default().push(set.entries[i].name.clone()),
         }
     }
+    if kept.is_empty() {
+        let reasons: Vec<&String> = report.dropped.keys().collect();
+        return Err(Error::format(args.out.display(), format!("no clip is left to write; left out: {reasons:?}")));
+    }
     report.clips = kept.len();
     let mut tensors = columns(&set, &kept);
     for (name, protocol) in &chosen {

@@ -1,6 +1,9 @@
 //! The formats that data sets are published in, one file each. A reader works in two steps: `scan` finds the clips and what their names tell,
-//! without opening them; `read` opens one clip. So a data set of 100,000 files is planned at once and read in parallel.
+//! opening files only where the set's joints or rate stand in them; `read` reads one clip. So a data set of 100,000 files is planned at once and read in parallel.
 
+mod archive;
+mod bvh;
+mod deepmimic;
 mod kinect_text;
 mod ntu;
 mod nw_ucla;
@@ -28,6 +31,12 @@ pub enum Format {
     UavHuman,
     /// Toyota Smarthome: a folder of JSON files with 2D poses
     Smarthome,
+    /// BioVision hierarchy (BVH): motion capture, a folder a class
+    Bvh,
+    /// DeepMimic JSON of the body humanoid3d: a folder of humanoid3d_*.txt
+    DeepMimic,
+    /// Clip archives of one layout, pooled by the text of their labels
+    Archive,
 }
 
 /// Where a protocol puts a clip.
@@ -127,6 +136,9 @@ pub fn scan(format: Format, sources: &[PathBuf]) -> Result<Set> {
         Format::Ntu120 => ntu::scan(ntu::Edition::Ntu120, sources)?,
         Format::UavHuman => uav_human::scan(sources)?,
         Format::Smarthome => smarthome::scan(sources)?,
+        Format::Bvh => bvh::scan(sources)?,
+        Format::DeepMimic => deepmimic::scan(sources)?,
+        Format::Archive => archive::scan(sources)?,
     };
     if set.entries.is_empty() {
         let places: Vec<_> = sources.iter().map(|source| source.display().to_string()).collect();
@@ -145,6 +157,9 @@ pub fn read(format: Format, entry: &Entry) -> Result<Outcome> {
         Format::Ntu60 | Format::Ntu120 => ntu::read(entry),
         Format::UavHuman => uav_human::read(entry),
         Format::Smarthome => smarthome::read(entry),
+        Format::Bvh => bvh::read(entry),
+        Format::DeepMimic => deepmimic::read(entry),
+        Format::Archive => archive::read(entry),
     }
 }
 
