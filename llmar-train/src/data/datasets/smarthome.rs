@@ -263,7 +263,8 @@ mod tests {
         assert_eq!((archive.classes.len(), archive.labels[0], clip.frames, clip.persons, clip.coords), (31, 2, 3, 2, 2));
         assert_eq!(Layout::find(&archive.layout).unwrap().joints[12], "head");
         let args = crate::cli::ConvertArgs { protocol: Some("cross_view1".into()), out: folder.path().join("none"), ..args };
-        assert_eq!(crate::data::convert(&args).unwrap().dropped["not in protocol cross_view1"], [NAME]);
+        let error = crate::data::convert(&args).unwrap_err().to_string();
+        assert!(error.contains("no clip is left") && error.contains("not in protocol cross_view1"), "{error}");
     }
 
     #[test]
