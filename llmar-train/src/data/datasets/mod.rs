@@ -1,7 +1,10 @@
 //! The formats that data sets are published in, one file each. A reader works in two steps: `scan` finds the clips and what their names tell,
 //! without opening them; `read` opens one clip. So a data set of 100,000 files is planned at once and read in parallel.
 
+mod msr_action3d;
 mod nw_ucla;
+mod pickle;
+mod pyskl;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,6 +18,11 @@ use crate::error::{Error, Result};
 pub enum Format {
     /// Northwestern-UCLA Multiview 3D: a folder of JSON files
     NwUcla,
+    /// PYSKL pickle: one .pkl file with 3D Kinect or 2D COCO joints
+    Pyskl,
+    /// MSR-Action3D: a folder of a01_s01_e01_skeleton3D.txt
+    #[value(name = "msr-action3d")]
+    MsrAction3d,
 }
 
 /// Where a protocol puts a clip.
@@ -79,6 +87,8 @@ pub struct Set {
     pub protocols: BTreeMap<String, Protocol>,
     /// Clips that were found and left out: reason → names.
     pub dropped: BTreeMap<String, Vec<String>>,
+    /// Where the clip of an entry's `index` stands, for a format that holds all clips in one file; empty for the others.
+    pub places: Vec<pyskl::Place>,
 }
 
 /// One clip, read.
@@ -110,6 +120,8 @@ pub enum Outcome {
 pub fn scan(format: Format, sources: &[PathBuf]) -> Result<Set> {
     let set = match format {
         Format::NwUcla => nw_ucla::scan(sources)?,
+        Format::Pyskl => pyskl::scan(sources)?,
+        Format::MsrAction3d => msr_action3d::scan(sources)?,
     };
     if set.entries.is_empty() {
         let places: Vec<_> = sources.iter().map(|source| source.display().to_string()).collect();
@@ -125,6 +137,19 @@ pub fn scan(format: Format, sources: &[PathBuf]) -> Result<Set> {
 pub fn read(format: Format, entry: &Entry) -> Result<Outcome> {
     match format {
         Format::NwUcla => nw_ucla::read(entry),
+        Format::Pyskl => pyskl::read(entry),
+        Format::MsrAction3d => msr_action3d::read(entry),
+    }
+}
+
+/// [`read`], but where the scan noted the place of a clip in its file, only that place is read, and not the whole file.
+///
+/// # Errors
+/// Those of [`read`].
+pub fn read_of(format: Format, set: &Set, entry: &Entry) -> Result<Outcome> {
+    match set.places.get(entry.index) {
+        Some(place) => pyskl::load(&entry.path, place),
+        None => read(format, entry),
     }
 }
 
