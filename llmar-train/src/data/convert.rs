@@ -84,7 +84,7 @@ pub fn convert(args: &ConvertArgs) -> Result<Conversion> {
     while writer.done().len() < entries.len() {
         let from = writer.done().len();
         let chunk = &entries[from..(from + jobs * CHUNK).min(entries.len())];
-        for (outcome, entry) in read_all(args.format, chunk, jobs).into_iter().zip(chunk) {
+        for (outcome, entry) in read_all(args.format, &set, chunk, jobs).into_iter().zip(chunk) {
             let outcome = match outcome {
                 Ok(outcome) => checked(outcome, &set, entry)?,
                 Err(error) if args.skip_damaged => Outcome::Dropped(format!("damaged: {error}")),
@@ -156,7 +156,7 @@ fn plan(args: &ConvertArgs, set: &Set, entries: &[&Entry]) -> String {
 }
 
 /// Reads clips in parallel; results in order.
-fn read_all(format: Format, entries: &[&Entry], jobs: usize) -> Vec<Result<Outcome>> {
+fn read_all(format: Format, set: &Set, entries: &[&Entry], jobs: usize) -> Vec<Result<Outcome>> {
     let next = AtomicUsize::new(0);
     let results: Mutex<Vec<Option<Result<Outcome>>>> = Mutex::new(entries.iter().map(|_| None).collect());
     std::thread::scope(|scope| {
@@ -165,7 +165,7 @@ fn read_all(format: Format, entries: &[&Entry], jobs: usize) -> Vec<Result<Outco
                 loop {
                     let i = next.fetch_add(1, Ordering::Relaxed);
                     let Some(entry) = entries.get(i) else { return };
-                    let outcome = datasets::read(format, entry);
+                    let outcome = datasets::read_of(format, set, entry);
                     results.lock().unwrap_or_else(PoisonError::into_inner)[i] = Some(outcome);
                 }
             });

@@ -1,13 +1,17 @@
 //! The formats that data sets are published in, one file each. A reader works in two steps: `scan` finds the clips and what their names tell,
-//! opening files only where the set's joints or rate stand in them; `read` reads one clip. So a data set of 100,000 files is planned at once and read in parallel.
+//! opening files only where the set's joints or rate stand in them; `read` reads one clip. So a data set of 100,000 files is planned at once and
+//! read in parallel.
 
 mod archive;
 mod bvh;
 mod deepmimic;
 mod kinect_text;
+mod msr_action3d;
 mod ntu;
 mod nw_ucla;
+mod pickle;
 mod planar;
+mod pyskl;
 mod smarthome;
 mod uav_human;
 
@@ -37,6 +41,11 @@ pub enum Format {
     DeepMimic,
     /// Clip archives of one layout, pooled by the text of their labels
     Archive,
+    /// PYSKL pickle: one .pkl file with 3D Kinect or 2D COCO joints
+    Pyskl,
+    /// MSR-Action3D: a folder of a01_s01_e01_skeleton3D.txt
+    #[value(name = "msr-action3d")]
+    MsrAction3d,
 }
 
 /// Where a protocol puts a clip.
@@ -101,6 +110,8 @@ pub struct Set {
     pub protocols: BTreeMap<String, Protocol>,
     /// Clips that were found and left out: reason → names.
     pub dropped: BTreeMap<String, Vec<String>>,
+    /// Where the clip of an entry's `index` stands, for a format that holds all clips in one file; empty for the others.
+    pub places: Vec<pyskl::Place>,
 }
 
 /// One clip, read.
@@ -139,6 +150,8 @@ pub fn scan(format: Format, sources: &[PathBuf]) -> Result<Set> {
         Format::Bvh => bvh::scan(sources)?,
         Format::DeepMimic => deepmimic::scan(sources)?,
         Format::Archive => archive::scan(sources)?,
+        Format::Pyskl => pyskl::scan(sources)?,
+        Format::MsrAction3d => msr_action3d::scan(sources)?,
     };
     if set.entries.is_empty() {
         let places: Vec<_> = sources.iter().map(|source| source.display().to_string()).collect();
@@ -160,6 +173,19 @@ pub fn read(format: Format, entry: &Entry) -> Result<Outcome> {
         Format::Bvh => bvh::read(entry),
         Format::DeepMimic => deepmimic::read(entry),
         Format::Archive => archive::read(entry),
+        Format::Pyskl => pyskl::read(entry),
+        Format::MsrAction3d => msr_action3d::read(entry),
+    }
+}
+
+/// [`read`], but where the scan noted the place of a clip in its file, only that place is read, and not the whole file.
+///
+/// # Errors
+/// Those of [`read`].
+pub fn read_of(format: Format, set: &Set, entry: &Entry) -> Result<Outcome> {
+    match set.places.get(entry.index) {
+        Some(place) => pyskl::load(&entry.path, place),
+        None => read(format, entry),
     }
 }
 
