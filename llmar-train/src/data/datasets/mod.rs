@@ -1,7 +1,13 @@
 //! The formats that data sets are published in, one file each. A reader works in two steps: `scan` finds the clips and what their names tell,
 //! without opening them; `read` opens one clip. So a data set of 100,000 files is planned at once and read in parallel.
 
+mod bytes;
+mod folders;
+mod mat5;
+mod mediapipe;
 mod nw_ucla;
+mod openpose;
+mod utd_mhad;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,6 +21,14 @@ use crate::error::{Error, Result};
 pub enum Format {
     /// Northwestern-UCLA Multiview 3D: a folder of JSON files
     NwUcla,
+    /// UTD-MHAD: a folder of MATLAB files aA_sS_tT_skeleton.mat
+    UtdMhad,
+    /// OpenPose JSON, a file a frame; the folder's name is the class
+    #[value(name = "openpose")]
+    OpenPose,
+    /// MediaPipe .pose files of pose-format; the folder's name is the class
+    #[value(name = "mediapipe")]
+    MediaPipe,
 }
 
 /// Where a protocol puts a clip.
@@ -110,6 +124,9 @@ pub enum Outcome {
 pub fn scan(format: Format, sources: &[PathBuf]) -> Result<Set> {
     let set = match format {
         Format::NwUcla => nw_ucla::scan(sources)?,
+        Format::UtdMhad => utd_mhad::scan(sources)?,
+        Format::OpenPose => openpose::scan(sources)?,
+        Format::MediaPipe => mediapipe::scan(sources)?,
     };
     if set.entries.is_empty() {
         let places: Vec<_> = sources.iter().map(|source| source.display().to_string()).collect();
@@ -125,6 +142,9 @@ pub fn scan(format: Format, sources: &[PathBuf]) -> Result<Set> {
 pub fn read(format: Format, entry: &Entry) -> Result<Outcome> {
     match format {
         Format::NwUcla => nw_ucla::read(entry),
+        Format::UtdMhad => utd_mhad::read(entry),
+        Format::OpenPose => openpose::read(entry),
+        Format::MediaPipe => mediapipe::read(entry),
     }
 }
 
