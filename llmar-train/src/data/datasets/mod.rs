@@ -4,16 +4,22 @@
 
 mod archive;
 mod bvh;
+mod bytes;
 mod deepmimic;
+mod folders;
 mod kinect_text;
+mod mat5;
+mod mediapipe;
 mod msr_action3d;
 mod ntu;
 mod nw_ucla;
+mod openpose;
 mod pickle;
 mod planar;
 mod pyskl;
 mod smarthome;
 mod uav_human;
+mod utd_mhad;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -46,6 +52,14 @@ pub enum Format {
     /// MSR-Action3D: a folder of a01_s01_e01_skeleton3D.txt
     #[value(name = "msr-action3d")]
     MsrAction3d,
+    /// UTD-MHAD: a folder of MATLAB files aA_sS_tT_skeleton.mat
+    UtdMhad,
+    /// OpenPose JSON, a file a frame; the folder's name is the class
+    #[value(name = "openpose")]
+    OpenPose,
+    /// MediaPipe .pose files of pose-format; the folder's name is the class
+    #[value(name = "mediapipe")]
+    MediaPipe,
 }
 
 /// Where a protocol puts a clip.
@@ -152,6 +166,9 @@ pub fn scan(format: Format, sources: &[PathBuf]) -> Result<Set> {
         Format::Archive => archive::scan(sources)?,
         Format::Pyskl => pyskl::scan(sources)?,
         Format::MsrAction3d => msr_action3d::scan(sources)?,
+        Format::UtdMhad => utd_mhad::scan(sources)?,
+        Format::OpenPose => openpose::scan(sources)?,
+        Format::MediaPipe => mediapipe::scan(sources)?,
     };
     if set.entries.is_empty() {
         let places: Vec<_> = sources.iter().map(|source| source.display().to_string()).collect();
@@ -175,6 +192,9 @@ pub fn read(format: Format, entry: &Entry) -> Result<Outcome> {
         Format::Archive => archive::read(entry),
         Format::Pyskl => pyskl::read(entry),
         Format::MsrAction3d => msr_action3d::read(entry),
+        Format::UtdMhad => utd_mhad::read(entry),
+        Format::OpenPose => openpose::read(entry),
+        Format::MediaPipe => mediapipe::read(entry),
     }
 }
 
