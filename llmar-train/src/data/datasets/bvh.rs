@@ -20,12 +20,12 @@ mod names;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use llmar::skeleton::{MAX_FRAMES, MAX_JOINTS, MAX_NAME};
 
+use super::folders::{folders_of, label};
 use super::{Body, Entry, Numbers, Outcome, Set, files, read_text, stem};
 use crate::error::{Error, Result};
 
@@ -99,18 +99,15 @@ pub(super) fn scan(sources: &[PathBuf]) -> Result<Set> {
             }
             Err(error) => damaged = damaged.or(Some(error)),
         }
-        found.push((folder_name(&path), path));
+        let (class, _) = folders_of(&path)?;
+        found.push((class, Entry { name: stem(&path), path, ..Entry::default() }));
     }
     let Some((_, joints)) = first else { return damaged.map_or(Ok(Set::default()), Err) };
-    let classes: Vec<String> = found.iter().map(|(class, _)| class.clone()).collect::<BTreeSet<_>>().into_iter().collect();
-    let entry = |(class, path): (String, PathBuf)| {
-        let label = classes.iter().position(|other| *other == class).unwrap_or_default(); // each is there
-        Entry { name: stem(&path), path, label, ..Entry::default() }
-    };
+    let (classes, entries) = label(found);
     Ok(Set {
         // The folder's name is in the archive's: the runtime knows joints that are no built-in layout's by the archive's name.
         name: format!("bvh_{}", sources.first().map(|source| stem(&absolute(source))).unwrap_or_default()),
-        entries: found.into_iter().map(entry).collect(),
+        entries,
         classes,
         joints: joints.names,
         parents: joints.parents,
@@ -144,12 +141,6 @@ pub(super) fn one_rate(rates: &[f64]) -> Option<f32> {
 
 fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf())
-}
-
-/// Name of the folder that holds a file.
-fn folder_name(path: &Path) -> String {
-    let path = absolute(path);
-    path.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// Reads a file up to its frames.

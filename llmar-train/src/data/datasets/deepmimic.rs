@@ -5,12 +5,13 @@
 //! `humanoid3d_walk_01.txt` is `walk`. Files of a folder without that prefix are of another body (pybullet's `laikago_*` are a dog's) and
 //! are left out; a file that is named itself is taken.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use llmar::formats::{OwnedClip, read_clips};
 
 use super::bvh::one_rate;
+use super::folders::label;
 use super::{Body, Entry, Outcome, Set, files, joints_of, stem};
 use crate::error::{Error, Result};
 
@@ -32,16 +33,13 @@ pub(super) fn scan(sources: &[PathBuf]) -> Result<Set> {
             return Err(Error::format(path.display(), format!("file name: expected {PREFIX} and a class")));
         }
         rates.extend(motion(&path).ok().and_then(|clip| clip.fps).map(f64::from));
-        found.push((class.to_owned(), name, path));
+        let class = class.to_owned();
+        found.push((class, Entry { name, path, ..Entry::default() }));
     }
-    let classes: Vec<String> = found.iter().map(|(class, ..)| class.clone()).collect::<BTreeSet<_>>().into_iter().collect();
-    let entry = |(class, name, path): (String, String, PathBuf)| {
-        let label = classes.iter().position(|other| *other == class).unwrap_or_default(); // each is there
-        Entry { name, path, label, ..Entry::default() }
-    };
+    let (classes, entries) = label(found);
     Ok(Set {
         name: "deep_mimic".into(),
-        entries: found.into_iter().map(entry).collect(),
+        entries,
         classes,
         joints: joints_of("kinect1_20")?,
         persons: 1,
