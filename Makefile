@@ -17,7 +17,7 @@ TORCH   := target/libtorch/torch
 PREFIX  ?= /usr/local
 MOTIONS := walk run kick punch jump dance_a getup_faceup spinkick
 
-.PHONY: demo demo-models test test-aarch64 lint deny bench bench-peers size accuracy validation adapter header install libtorch fetch clean-demo
+.PHONY: demo demo-models kernels test test-gpu test-aarch64 bench-gpu lint deny bench bench-peers size accuracy validation adapter header install libtorch fetch clean-demo
 
 # --- what a user sees first -------------------------------------------------------------------------------------------
 
@@ -59,10 +59,18 @@ $(DEMO)/fetched:
 clean-demo:
 	rm -rf $(DEMO)
 
+# CUDA kernels as cubins, with NVIDIA's compiler from PyPI; the library embeds them when it is built next.
+kernels:
+	$(PYTHON) llmar-sys/kernels/build.py target/kernels
+
 # --- tests ------------------------------------------------------------------------------------------------------------
 
 test: libtorch $(DEMO)/fetched lint
 	tests/run.sh
+
+# The CUDA tests on a real GPU, then the op tests under compute-sanitizer where it is installed.
+test-gpu: kernels
+	tests/gpu.sh
 
 # The NEON kernels: the runtime's tests for aarch64, under qemu.
 test-aarch64:
@@ -90,6 +98,11 @@ bench: $(MODEL)-q8.llmar $(MODEL)-f16.llmar $(MODEL)-q4.llmar $(DEMO)/fetched
 
 bench-peers: $(MODEL)-q8.llmar $(DEMO)/fetched
 	benches/peers.sh $(PYTHON) target/peers $(LLMAR) $(MODEL)-q8.llmar $(GGUF) $(DEMO)/motions/humanoid3d_walk.txt --json target/peers/result.json
+
+# LLaMA-13B shapes with made-up weights on a GPU, beside its own ceilings; the same work in transformers where python3 has torch.
+bench-gpu: kernels $(MODEL)-q8.llmar
+	$(CARGO) build --release --locked
+	benches/gpu.sh $(PYTHON) $(LLMAR) $(MODEL)-q8.llmar $(DEMO)/motions/humanoid3d_walk.txt target/bench-gpu
 
 # Bytes of the shared library and where they go.
 size: $(LLMAR)

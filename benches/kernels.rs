@@ -8,7 +8,7 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use criterion::{Criterion, Throughput};
-use llmar::device::{Cpu, Device, Isa, Matrix, Scheme, Store, pack};
+use llmar::device::{Cpu, Isa, Matrix, Scheme, Store, pack};
 
 /// (name, rows, cols) of one layer.
 const LAYER: [(&str, usize, usize); 4] = [("qkv", 960, 576), ("o", 576, 576), ("gate_up", 3072, 576), ("down", 576, 1536)];
@@ -46,7 +46,7 @@ fn copies(scheme: Scheme, rows: usize, cols: usize) -> Vec<Matrix> {
     (0..LAYERS).map(|_| packed.clone().into_matrix(rows, cols)).collect()
 }
 
-fn device() -> Device {
+fn device() -> Cpu {
     let threads = std::env::var("LLMAR_BENCH_THREADS").ok().and_then(|v| v.parse().ok()).unwrap_or(2);
     let isa = match std::env::var("LLMAR_BENCH_ISA").as_deref() {
         Ok("portable") => Isa::Portable,
@@ -55,12 +55,11 @@ fn device() -> Device {
         Ok("neon") => Isa::Neon,
         _ => Isa::best(),
     };
-    Device::Cpu(Cpu::with_isa(isa, threads).expect("an instruction set of this machine and 1 to 256 threads"))
+    Cpu::with_isa(isa, threads).expect("an instruction set of this machine and 1 to 256 threads")
 }
 
 /// The machine's ceilings, then every product beside them.
-fn table(device: &Device) {
-    let Device::Cpu(cpu) = device;
+fn table(cpu: &Cpu) {
     println!("{:?}, {} threads", cpu.isa(), cpu.threads());
     let rounds = 1_000_000;
     let fma = 2.0 * cpu.multiply_adds(rounds) as f64
@@ -82,13 +81,11 @@ fn table(device: &Device) {
             let mut y = vec![0.0; n * 3072];
             let mut run = |name: &str, which: &[usize]| {
                 let seconds = best(5, || {
-                    device.install(|| {
-                        for layer in 0..LAYERS {
-                            for &m in which {
-                                device.linear(&layers[m].1[layer], &x, n, &mut y, Store::Overwrite);
-                            }
+                    for layer in 0..LAYERS {
+                        for &m in which {
+                            cpu.linear(&layers[m].1[layer], &x, n, &mut y, Store::Overwrite);
                         }
-                    });
+                    }
                 }) / LAYERS as f64;
                 let weights: usize = which.iter().map(|&m| LAYER[m].1 * LAYER[m].2).sum();
                 let bytes: usize = which.iter().map(|&m| layers[m].1[0].byte_len()).sum();
@@ -104,7 +101,7 @@ fn table(device: &Device) {
 }
 
 /// The same products under criterion.
-fn linear(criterion: &mut Criterion, device: &Device) {
+fn linear(criterion: &mut Criterion, device: &Cpu) {
     for scheme in SCHEMES {
         let mut group = criterion.benchmark_group(format!("linear/{scheme:?}"));
         for (name, rows, cols) in LAYER {

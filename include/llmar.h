@@ -31,7 +31,7 @@
 /**
  * Minor number of the ABI that this header describes. It grows when functions, constants or struct fields are added.
  */
-#define LLMAR_ABI_MINOR 1
+#define LLMAR_ABI_MINOR 2
 
 /**
  * Bytes of the name fields of llmar_model_info, the terminating NUL included. A longer name is cut between two characters.
@@ -127,6 +127,17 @@ typedef struct llmar_model_params {
      * LLMAR_MODEL_ flags, or-ed.
      */
     uint32_t flags;
+    /**
+     * Where the model and its recognizers run, NUL-terminated: "cpu", "cuda:0" for the first NVIDIA GPU ("cuda:1", …; an error where it cannot be
+     * used), or "auto" for the first GPU where it can be used and otherwise the CPU, which the log then says with the reason. NULL: "cpu".
+     */
+    const char *device;
+    /**
+     * Bytes that the model and all its recognizers may allocate for what they keep between calls: buffers and caches, and on a GPU the weights as well.
+     * The mapped checkpoint is not counted. What does not fit fails with LLMAR_ERROR_MEMORY_BUDGET and the bytes it needs; a batch is cut into
+     * passes that fit. 0: no limit.
+     */
+    uint64_t memory_budget;
 } llmar_model_params;
 
 /**
@@ -252,6 +263,10 @@ typedef struct llmar_model_info {
      * Skeleton layout that the model was trained on, NUL-terminated UTF-8.
      */
     char layout[LLMAR_NAME_BYTES];
+    /**
+     * Where it runs, NUL-terminated UTF-8: "cpu", or "cuda:0 (name of the GPU)".
+     */
+    char device[LLMAR_NAME_BYTES];
 } llmar_model_info;
 
 /**
@@ -553,6 +568,41 @@ typedef struct llmar_recognition {
  * The deadline passed before the result was there.
  */
 #define LLMAR_ERROR_DEADLINE_EXCEEDED -41
+
+/**
+ * No NVIDIA driver is installed, or it does not start.
+ */
+#define LLMAR_ERROR_NO_DRIVER -50
+
+/**
+ * The NVIDIA driver is older than this library needs.
+ */
+#define LLMAR_ERROR_OLD_DRIVER -51
+
+/**
+ * There is no GPU of that number.
+ */
+#define LLMAR_ERROR_NO_GPU -52
+
+/**
+ * The GPU's architecture is not supported.
+ */
+#define LLMAR_ERROR_GPU_ARCHITECTURE -53
+
+/**
+ * The library holds no kernels for the GPU's architecture, and the run-time compiler that would make them is not installed.
+ */
+#define LLMAR_ERROR_NO_KERNELS -54
+
+/**
+ * The GPU failed. Nothing on it can be used any more: free the model and its recognizers, and open it anew.
+ */
+#define LLMAR_ERROR_DEVICE_FAULT -55
+
+/**
+ * The memory budget of the model has too little left; llmar_last_error says how much is needed.
+ */
+#define LLMAR_ERROR_MEMORY_BUDGET -56
 
 /**
  * The library failed inside.

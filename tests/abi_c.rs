@@ -4,6 +4,9 @@
 
 #[path = "common/cdylib.rs"]
 mod cdylib;
+#[cfg(feature = "cuda")]
+#[path = "common/emulator.rs"]
+mod emulator;
 #[path = "common/tiny.rs"]
 mod tiny;
 
@@ -89,6 +92,46 @@ programs! {
     valgrind_answers: Build::Plain, ["tests/c/answers.c"], model;
     valgrind_threads: Build::Plain, ["tests/c/threads.c"], model;
     valgrind_cpp: Build::Plain, ["tests/c/smoke.cpp"], model;
+}
+
+/// A model on a GPU from C, in the emulator, with each thing missing or failing: one status each, and the CPU goes on.
+#[test]
+#[cfg(feature = "cuda")]
+fn emulated_device() {
+    if !can("emulated_device", Build::Sanitized) {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let program = compile(&["tests/c/device.c"], folder.path(), Build::Sanitized);
+    let model = tiny::file_in(folder.path(), Scheme::Q8).display().to_string();
+    // Knobs of tests/cuda_emu/README.md, the device asked for, the status of opening it, that of recognising.
+    let cases = [
+        (None, "cuda:0", "-50", "0"),
+        (Some("noinit=1"), "cuda:0", "-50", "0"),
+        (Some("driver=11010"), "cuda:0", "-51", "0"),
+        (Some("devices=1"), "cuda:1", "-52", "0"),
+        (Some("cc=61"), "cuda:0", "-53", "0"),
+        (Some("cc=101,nvrtc_fail=1"), "cuda:0", "-54", "0"),
+        (Some("memory=100000"), "cuda:0", "-10", "0"),
+        (Some("fail_launch=60"), "cuda:0", "0", "-55"),
+        (Some(""), "cuda:0", "0", "0"),
+        (Some(""), "cuda:1", "0", "0"),
+        (Some(""), "auto", "0", "0"),
+        (None, "auto", "0", "0"),
+        (Some("devices=0"), "auto", "0", "0"),
+        (None, "cpu", "0", "0"),
+    ];
+    for (knobs, device, status, clips) in cases {
+        let mut command = Command::new(&program);
+        command.args([&model, device, status, clips]).env("LLMAR_KERNEL_CACHE", folder.path().join("cache"));
+        // The emulator keeps what the process leaves to it.
+        command.env("ASAN_OPTIONS", "detect_leaks=0:use_sigaltstack=0:handle_segv=0").env_remove("LD_LIBRARY_PATH");
+        if let Some(knobs) = knobs {
+            command.env("LLMAR_EMU", knobs).env("LD_LIBRARY_PATH", emulator::folder());
+        }
+        println!("{knobs:?} {device}");
+        assert_eq!(run(&mut command), "", "{knobs:?} {device}");
+    }
 }
 
 /// The example as a user runs it: what it prints, and how it fails.

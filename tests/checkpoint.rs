@@ -65,7 +65,7 @@ fn what_is_written_comes_back() {
         let matrix = checkpoint.matrix("llama.layers.1.down", config.hidden_size, config.intermediate_size).unwrap();
         assert_eq!(matrix.scheme(), scheme);
         assert_eq!(Tokenizer::read(&checkpoint).unwrap().tables(), &tiny::tables());
-        assert!(Model::open(&path, OpenOptions { verify: true }).is_ok());
+        assert!(Model::open(&path, OpenOptions { verify: true, ..OpenOptions::default() }).is_ok());
     }
 }
 

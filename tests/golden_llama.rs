@@ -150,15 +150,18 @@ mod passes {
     #[test]
     fn rows_outside_the_cache_are_refused() {
         let (llama, device) = (tiny(), Device::cpu(1).unwrap());
-        let mut cache = KvCache::new(&llama.config, 4).unwrap();
+        let mut cache = KvCache::new(&device, &llama.config, 4).unwrap();
         let mut pass = |rows: &llmar::device::Rows, len: usize| {
-            llama.forward(&device, rows, &mut vec![0.1; len], &mut cache, &mut Workspace::default(), &Control::default())
+            let mut x = device.buffer();
+            device.write("test", &mut x, &vec![0.1; len]).unwrap();
+            llama.forward(&device, rows, &mut x, &mut cache, &mut Workspace::new(&device), &Control::default())
         };
         let good = golden::causal(0..4);
         assert!(pass(&good, 4 * 64).is_ok());
         assert!(pass(&golden::causal(0..0), 0).is_ok());
         assert!(pass(&good, 3 * 64).is_err());
-        let damages: [fn(&mut llmar::device::Rows); 6] = [
+        let damages: [fn(&mut llmar::device::Rows); 7] = [
+            |r| r.position[1] = 1 << 20,
             |r| r.slot[1] = 4,
             |r| r.slot.truncate(3),
             |r| r.ranges[2] = 0..5,
@@ -176,11 +179,15 @@ mod passes {
     #[test]
     fn a_cancelled_pass_says_so() {
         let (llama, device) = (tiny(), Device::cpu(1).unwrap());
-        let mut cache = KvCache::new(&llama.config, 4).unwrap();
+        let mut cache = KvCache::new(&device, &llama.config, 4).unwrap();
         let token = CancelToken::default();
         let control = Control { cancel: Some(token.clone()), deadline: None };
         token.request();
-        let mut run = || llama.forward(&device, &golden::causal(0..4), &mut [0.1; 256], &mut cache, &mut Workspace::default(), &control);
+        let mut run = || {
+            let mut x = device.buffer();
+            device.write("test", &mut x, &[0.1; 256]).unwrap();
+            llama.forward(&device, &golden::causal(0..4), &mut x, &mut cache, &mut Workspace::new(&device), &control)
+        };
         assert!(matches!(run(), Err(Error::Cancelled)));
         token.clear();
         assert!(run().is_ok());

@@ -2,6 +2,8 @@
 
 #[path = "common/golden.rs"]
 mod golden;
+#[path = "common/scores.rs"]
+mod scores;
 #[path = "common/shared.rs"]
 mod shared;
 #[path = "common/tiny.rs"]
@@ -13,8 +15,7 @@ use std::time::{Duration, Instant};
 use llmar::Error;
 use llmar::checkpoint::{Metadata, TensorData, write_checkpoint};
 use llmar::control::{CancelToken, Control};
-use llmar::device::{Device, Scheme};
-use llmar::llama::{KvCache, Workspace};
+use llmar::device::Scheme;
 use llmar::motion::ActionSentence;
 use llmar::recognizer::{Model, OpenOptions, Options, Recognition, Recognizer};
 use llmar::skeleton::{Clip, Timing};
@@ -98,38 +99,6 @@ fn random_sentence(seed: u64, len: usize) -> ActionSentence {
     ActionSentence { tokens: (0..len).map(|_| ((random.next_f32() + 1.0) * 16.0) as u16).map(|t| t.min(31)).collect() }
 }
 
-/// log p(label, EOS | prompt) the long way: the whole text of each label from its first token, in a cache of its own.
-fn naive_scores(model: &Model, prefix: &[u32], sentence: &ActionSentence, suffix: &[u32], labels: &[Vec<u32>]) -> Vec<f64> {
-    let (llama, device) = (model.llama(), Device::cpu(1).unwrap());
-    let (hidden, vocab) = (llama.config.hidden_size, llama.config.vocab_size);
-    let eos = model.metadata().prompt.eos_id;
-    let embed = |ids: &[u32]| {
-        let mut x = vec![0.0; ids.len() * hidden];
-        llama.embed(ids, &mut x);
-        x
-    };
-    let score = |label: &Vec<u32>| {
-        let mut x = embed(prefix);
-        sentence.tokens.iter().for_each(|&t| x.extend_from_slice(model.quantizer().embedding(t)));
-        x.extend(embed(suffix));
-        let prompt = x.len() / hidden;
-        x.extend(embed(label));
-        let n = x.len() / hidden;
-        let mut cache = KvCache::new(&llama.config, n).unwrap();
-        let mut workspace = Workspace::default();
-        llama.forward(&device, &golden::causal(0..n as u32), &mut x, &mut cache, &mut workspace, &Control::default()).unwrap();
-        let mut logits = vec![0.0; n * vocab];
-        llama.logits(&device, &x, &mut logits, &mut workspace).unwrap();
-        let log_p = |row: usize, id: u32| {
-            let row = &logits[row * vocab..(row + 1) * vocab];
-            let sum: f64 = row.iter().map(|&l| f64::from(l).exp()).sum();
-            f64::from(row[id as usize]) - sum.ln()
-        };
-        label.iter().chain([&eos]).enumerate().map(|(i, &id)| log_p(prompt - 1 + i, id)).sum()
-    };
-    labels.iter().map(score).collect()
-}
-
 #[test]
 fn scores_are_those_of_every_label_spelled_out() {
     for scheme in tiny::SCHEMES {
@@ -140,7 +109,8 @@ fn scores_are_those_of_every_label_spelled_out() {
         let metadata = model.metadata();
         let labels: Vec<_> = metadata.labels.iter().map(|l| l.ids.clone()).collect();
         for (sentence, got) in sentences.iter().zip(&got) {
-            let want = naive_scores(&model, &metadata.prompt.prefix_ids, sentence, &metadata.prompt.suffix_ids, &labels);
+            let want =
+                scores::spelled_out(model.llama(), &model, &metadata.prompt.prefix_ids, sentence, &metadata.prompt.suffix_ids, &labels);
             for (got, want) in got.iter().zip(&want) {
                 assert!((f64::from(*got) - want).abs() <= 1e-5 * want.abs(), "{scheme:?}: {got} against {want}");
             }
@@ -226,7 +196,7 @@ fn replaced_labels_are_listed_in_the_prompt_and_scored() {
     let tokenizer = model.tokenizer().unwrap();
     let suffix = tokenizer.encode_continuation(", please predict the corresponding action from [jump, jump rope, wave, ärmel hoch].");
     let ids: Vec<_> = labels.iter().map(|l| tokenizer.encode_continuation(&format!(" {l}"))).collect();
-    let want = naive_scores(&model, &model.metadata().prompt.prefix_ids, &sentence, &suffix, &ids);
+    let want = scores::spelled_out(model.llama(), &model, &model.metadata().prompt.prefix_ids, &sentence, &suffix, &ids);
     for (got, want) in got.iter().zip(&want) {
         assert!((f64::from(*got) - want).abs() <= 1e-5 * want.abs(), "{got} against {want}");
     }
@@ -265,7 +235,7 @@ fn a_prompt_of_many_rows_runs_in_parts() {
     assert!(suffix.len() > 256, "{} rows", suffix.len());
     let ids: Vec<_> = labels.iter().take(3).map(|l| tokenizer.encode_continuation(&format!(" {l}"))).collect();
     for (sentence, got) in sentences.iter().zip(&got) {
-        let want = naive_scores(&model, &model.metadata().prompt.prefix_ids, sentence, &suffix, &ids);
+        let want = scores::spelled_out(model.llama(), &model, &model.metadata().prompt.prefix_ids, sentence, &suffix, &ids);
         for (got, want) in got.iter().zip(&want) {
             assert!((f64::from(*got) - want).abs() <= 1e-5 * want.abs(), "{got} against {want}");
         }

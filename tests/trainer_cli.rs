@@ -95,7 +95,7 @@ fn a_killed_export_leaves_the_old_file() {
         assert!(killed_while_running > 0, "{arguments:?} was never caught running");
     }
     good(&export);
-    let model = llmar::recognizer::Model::open(Path::new(&model), llmar::recognizer::OpenOptions { verify: true });
+    let model = llmar::recognizer::Model::open(Path::new(&model), llmar::recognizer::OpenOptions { verify: true, ..Default::default() });
     assert_eq!(model.unwrap().metadata().labels.len(), 27);
 }
 

@@ -79,6 +79,38 @@ pub enum Error {
         /// Its size.
         bytes: u64,
     },
+    /// The caller's memory budget has too little left.
+    #[error("the memory budget of {budget} bytes has {left} left, {what} needs {bytes}")]
+    Budget {
+        /// What it would have held.
+        what: &'static str,
+        /// Bytes it needs.
+        bytes: u64,
+        /// Bytes left.
+        left: u64,
+        /// The budget.
+        budget: u64,
+    },
+    /// The device asked for is not there or cannot be used by this library.
+    #[error("device `{device}` cannot be used: {detail}")]
+    NoDevice {
+        /// The device asked for: `cuda:0`.
+        device: String,
+        /// Which part is missing.
+        missing: Missing,
+        /// What was looked for, and what is there.
+        detail: String,
+    },
+    /// A call of a device failed. After a fault of the device nothing on it can be used any more: open the model anew.
+    #[error("device `{device}` failed in {call}: {detail}")]
+    DeviceFault {
+        /// The device.
+        device: String,
+        /// What it was doing.
+        call: &'static str,
+        /// What its driver says.
+        detail: String,
+    },
     /// A skeleton layout that is neither built in nor registered.
     #[error("unknown skeleton layout `{name}`")]
     UnknownLayout {
@@ -113,6 +145,23 @@ pub enum Error {
         /// What is supported instead.
         detail: String,
     },
+}
+
+/// What a GPU lacks to be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// This library was built without CUDA.
+    Feature,
+    /// No CUDA driver is installed, or it does not start.
+    Driver,
+    /// The driver is older than this library needs.
+    NewerDriver,
+    /// There is no GPU of this number.
+    Gpu,
+    /// The GPU's architecture is not supported.
+    Architecture,
+    /// No compiled kernels for the GPU's architecture, and no compiler to make them.
+    Kernels,
 }
 
 impl Error {

@@ -44,13 +44,15 @@ FIELD(llmar_label_score, log_prob, 4);
 FIELD(llmar_label_score, probability, 8);
 
 #if UINTPTR_MAX == UINT64_MAX
-SAME(sizeof(llmar_model_params), 8);
+SAME(sizeof(llmar_model_params), 24);
 FIELD(llmar_model_params, flags, 4);
+FIELD(llmar_model_params, device, 8);
+FIELD(llmar_model_params, memory_budget, 16);
 SAME(sizeof(llmar_reader), 32);
 FIELD(llmar_reader, user, 8);
 FIELD(llmar_reader, read, 16);
 FIELD(llmar_reader, size, 24);
-SAME(sizeof(llmar_model_info), 264);
+SAME(sizeof(llmar_model_info), 328);
 FIELD(llmar_model_info, format_version, 4);
 FIELD(llmar_model_info, file_bytes, 8);
 FIELD(llmar_model_info, label_count, 16);
@@ -70,6 +72,7 @@ FIELD(llmar_model_info, unknown_below, 68);
 FIELD(llmar_model_info, name, 72);
 FIELD(llmar_model_info, producer, 136);
 FIELD(llmar_model_info, layout, 200);
+FIELD(llmar_model_info, device, 264);
 SAME(sizeof(llmar_recognizer_params), 20);
 FIELD(llmar_recognizer_params, threads, 4);
 FIELD(llmar_recognizer_params, top_k, 8);

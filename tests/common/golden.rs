@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use llmar::control::Control;
-use llmar::device::{Device, Matrix, Rows, Scheme, Store};
+use llmar::device::{Buffer, Cpu, Device, Input, Matrix, Rows, Scheme, Store, Vector};
 use llmar::llama::{KvCache, Llama, Workspace};
 use serde::Deserialize;
 
@@ -70,12 +70,25 @@ pub fn causal(range: Range<u32>) -> Rows {
     }
 }
 
+/// Values that lie on a device.
+pub fn read(device: &Device, buffer: &Buffer, len: usize) -> Vec<f32> {
+    let mut values = vec![0.0; len];
+    device.read(buffer, &mut values).unwrap();
+    values
+}
+
+/// Embeddings [n, hidden] of a text's tokens.
+pub fn embed(llama: &Llama, device: &Device, ids: &[u32], x: &mut Buffer) {
+    let inputs: Vec<Input> = ids.iter().map(|&id| Input::Word(id)).collect();
+    llama.embed(device, &Vector::of(&[]), &inputs, x).unwrap();
+}
+
 /// Residual stream [n, hidden] after all layers of `llama`, for a text from its beginning.
-fn residual(llama: &Llama, device: &Device, ids: &[u32], cache: &mut KvCache) -> Vec<f32> {
-    let mut x = vec![0.0; ids.len() * llama.config.hidden_size];
-    llama.embed(ids, &mut x);
+fn residual(llama: &Llama, device: &Device, ids: &[u32], cache: &mut KvCache) -> Buffer {
+    let mut x = device.buffer();
+    embed(llama, device, ids, &mut x);
     let rows = causal(0..ids.len() as u32);
-    llama.forward(device, &rows, &mut x, cache, &mut Workspace::default(), &Control::default()).unwrap();
+    llama.forward(device, &rows, &mut x, cache, &mut Workspace::new(device), &Control::default()).unwrap();
     x
 }
 
@@ -85,28 +98,31 @@ fn argmax(logits: &[f32]) -> u32 {
 
 /// Largest |logit − golden| over the ten best of every prompt; the greedy continuation of every prompt but `lossy` must be equal.
 pub fn worst_logit(llama: &Llama, device: &Device, golden: &Golden, lossy: &[&str]) -> f64 {
-    let (hidden, vocab) = (llama.config.hidden_size, llama.config.vocab_size);
+    let vocab = llama.config.vocab_size;
     let mut worst = 0.0_f64;
     for prompt in &golden.prompts {
         let n = prompt.ids.len();
-        let mut cache = KvCache::new(&llama.config, n + prompt.greedy_ids.len()).unwrap();
-        let x = residual(llama, device, &prompt.ids, &mut cache);
-        let mut logits = vec![0.0; vocab];
-        let mut workspace = Workspace::default();
-        llama.logits(device, &x[(n - 1) * hidden..], &mut logits, &mut workspace).unwrap();
+        let mut cache = KvCache::new(device, &llama.config, n + prompt.greedy_ids.len()).unwrap();
+        let mut x = residual(llama, device, &prompt.ids, &mut cache);
+        let mut workspace = Workspace::new(device);
+        let mut head = device.buffer();
+        let mut logits_of = |x: &Buffer, row: usize, workspace: &mut Workspace| {
+            llama.logits(device, x, &[row as u32], &mut head, workspace).unwrap();
+            read(device, &head, vocab)
+        };
+        let mut logits = logits_of(&x, n - 1, &mut workspace);
         for want in &prompt.next_top10 {
             worst = worst.max((f64::from(logits[want.id as usize]) - want.logit).abs());
         }
         if lossy.contains(&&prompt.name[..]) {
             continue;
         }
-        let mut x = vec![0.0; hidden];
         for (step, &want) in prompt.greedy_ids.iter().enumerate() {
             assert_eq!(argmax(&logits), want, "prompt {}, token {step} of the greedy continuation", prompt.name);
             let at = (n + step) as u32;
-            llama.embed(&[want], &mut x);
+            embed(llama, device, &[want], &mut x);
             llama.forward(device, &causal(at..at + 1), &mut x, &mut cache, &mut workspace, &Control::default()).unwrap();
-            llama.logits(device, &x, &mut logits, &mut workspace).unwrap();
+            logits = logits_of(&x, 0, &mut workspace);
         }
     }
     worst
@@ -121,23 +137,27 @@ pub fn worst_intermediate(llama: &Llama, device: &Device, golden: &Golden) -> f6
         let mut cut = llama.clone();
         cut.weights.layers.truncate(count);
         cut.config.num_hidden_layers = count;
-        let mut cache = KvCache::new(&cut.config, n).unwrap();
-        residual(&cut, device, ids, &mut cache)
+        let mut cache = KvCache::new(device, &cut.config, n).unwrap();
+        let x = residual(&cut, device, ids, &mut cache);
+        read(device, &x, n * hidden)
     };
-    let normed = |x: &[f32], weight: &[f32]| {
+    // The same kernels that the device's ops run, where a step between two ops is looked at.
+    let cpu = Cpu::new(1).unwrap();
+    let normed = |x: &[f32], weight: &Vector| {
         let mut y = vec![0.0; x.len()];
-        device.rms_norm(x, weight, c.rms_norm_eps, &mut y);
+        cpu.rms_norm(x, weight.values(), c.rms_norm_eps, &mut y);
         y
     };
     // Columns of q, k and v in layer 0, after RoPE.
-    let mut embedded = vec![0.0; n * hidden];
-    llama.embed(ids, &mut embedded);
+    let mut x = device.buffer();
+    embed(llama, device, ids, &mut x);
+    let embedded = read(device, &x, n * hidden);
     let first = &llama.weights.layers[0];
     let mut qkv = vec![0.0; n * c.qkv_rows()];
-    device.linear(&first.qkv, &normed(&embedded, &first.attn_norm), n, &mut qkv, Store::Overwrite);
+    cpu.linear(&first.qkv, &normed(&embedded, &first.attn_norm), n, &mut qkv, Store::Overwrite);
     let positions: Vec<u32> = (0..n as u32).collect();
     let turned = c.num_attention_heads + c.num_key_value_heads;
-    device.rope(&mut qkv, c.qkv_rows(), turned, c.head_dim, &positions, c.rope_theta);
+    cpu.rope(&mut qkv, c.qkv_rows(), turned, c.head_dim, &positions, c.rope_theta);
     let columns = |range: Range<usize>| qkv.chunks_exact(c.qkv_rows()).flat_map(|row| row[range.clone()].to_vec()).collect::<Vec<_>>();
 
     let mut worst = 0.0_f64;
@@ -154,8 +174,9 @@ pub fn worst_intermediate(llama: &Llama, device: &Device, golden: &Golden) -> f6
                 cut.config.num_hidden_layers = 1;
                 let nothing = vec![0.0; hidden * c.intermediate_size];
                 cut.weights.layers[0].down = Matrix::pack(Scheme::F32, hidden, c.intermediate_size, &nothing);
-                let mut cache = KvCache::new(&cut.config, n).unwrap();
-                residual(&cut, device, ids, &mut cache)
+                let mut cache = KvCache::new(device, &cut.config, n).unwrap();
+                let x = residual(&cut, device, ids, &mut cache);
+                read(device, &x, n * hidden)
             }
             "final_norm" => normed(&out_of_layers(c.num_hidden_layers), &llama.weights.norm),
             layer => {
@@ -178,8 +199,11 @@ pub fn worst_intermediate(llama: &Llama, device: &Device, golden: &Golden) -> f6
         let norm = last.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>().sqrt();
         worst = worst.max((norm - want).abs() / want);
     }
-    let mut logits = vec![0.0; n * c.vocab_size];
-    llama.logits(device, &out_of_layers(c.num_hidden_layers), &mut logits, &mut Workspace::default()).unwrap();
+    let (mut x, mut head) = (device.buffer(), device.buffer());
+    device.write("test", &mut x, &out_of_layers(c.num_hidden_layers)).unwrap();
+    let every: Vec<u32> = (0..n as u32).collect();
+    llama.logits(device, &x, &every, &mut head, &mut Workspace::new(device)).unwrap();
+    let logits = read(device, &head, n * c.vocab_size);
     for (row, want) in logits.chunks_exact(c.vocab_size).zip(&golden.intermediates.argmax_per_position) {
         assert_eq!(argmax(row), want.id);
     }

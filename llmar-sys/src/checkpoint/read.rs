@@ -96,6 +96,12 @@ impl Checkpoint {
         &self.metadata
     }
 
+    /// The same tensors under other metadata, for a model whose language model is made up.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn with_metadata(&self, metadata: Metadata) -> Self {
+        Self { metadata, data: self.data.clone(), table: self.table.clone(), file_len: self.file_len }
+    }
+
     /// Bytes of the whole file.
     pub fn file_len(&self) -> u64 {
         self.file_len

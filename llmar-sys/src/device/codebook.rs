@@ -20,6 +20,9 @@ pub struct Codebook {
     pub(super) squared_norm: Vec<f64>,
     /// [codes] 1 / (1 − c‖c_u‖²), infinite for a point that rounding has put on the rim or beyond; 1 in flat space.
     pub(super) inverse_gap: Vec<f64>,
+    /// Its copy on a GPU.
+    #[cfg(feature = "cuda")]
+    pub(super) cuda: Option<std::sync::Arc<super::cuda::Codebook>>,
 }
 
 /// Geometry of the latent space.
@@ -53,7 +56,17 @@ impl Codebook {
             })
             .collect();
         let matrix = Matrix::pack(Scheme::F32, codes, dim, &points);
-        Ok(Self { points, codes, dim, geometry, matrix, squared_norm, inverse_gap })
+        Ok(Self {
+            points,
+            codes,
+            dim,
+            geometry,
+            matrix,
+            squared_norm,
+            inverse_gap,
+            #[cfg(feature = "cuda")]
+            cuda: None,
+        })
     }
 
     /// Point of one code, `[dim]`.

@@ -76,6 +76,9 @@ pub struct Matrix {
     pub cols: usize,
     /// The weights.
     pub data: MatrixData,
+    /// Their copy on a GPU.
+    #[cfg(feature = "cuda")]
+    pub(super) cuda: Option<std::sync::Arc<super::cuda::Matrix>>,
 }
 
 /// Views of the tensors of one matrix. Lengths are checked by [`Matrix::from_tensors`]; [`Matrix::pack`] makes them right.
@@ -224,11 +227,21 @@ impl Packed {
             Self::Q8 { q, scale } => MatrixData::Q8 { q: bytes(&q), scale: bytes(&scale) },
             Self::Q4 { q, scale, min } => MatrixData::Q4 { q: bytes(&q), scale: bytes(&scale), min: bytes(&min) },
         };
-        Matrix { rows, cols, data }
+        Matrix::new(rows, cols, data)
     }
 }
 
 impl Matrix {
+    pub(super) fn new(rows: usize, cols: usize, data: MatrixData) -> Self {
+        Self {
+            rows,
+            cols,
+            data,
+            #[cfg(feature = "cuda")]
+            cuda: None,
+        }
+    }
+
     /// Packs row-major `weights` [rows, cols] and owns the result.
     pub fn pack(scheme: Scheme, rows: usize, cols: usize, weights: &[f32]) -> Self {
         pack(scheme, rows, cols, weights).into_matrix(rows, cols)
@@ -262,7 +275,7 @@ impl Matrix {
             Scheme::Q8 => MatrixData::Q8 { q: next()?, scale: next()? },
             Scheme::Q4 => MatrixData::Q4 { q: next()?, scale: next()?, min: next()? },
         };
-        Ok(Self { rows, cols, data })
+        Ok(Self::new(rows, cols, data))
     }
 
     /// The scheme of its data.

@@ -137,7 +137,7 @@ pub fn conv1d(conv: &Conv1d, x: &[f32], frames: usize, relu_in: bool, y: &mut [f
     for t in 0..conv.out_len(frames) {
         for o in 0..c_out {
             conv.weight.row(o, &mut row);
-            let mut sum = f64::from(conv.bias[o]);
+            let mut sum = f64::from(conv.bias.values()[o]);
             for tap in 0..conv.kernel {
                 let at = (t * conv.stride + tap * conv.dilation) as isize - conv.left as isize;
                 if at < 0 || at as usize >= frames {

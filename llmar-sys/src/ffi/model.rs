@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::args;
 use super::fence::{Poison, PoisonGuard, fence, fence_void};
-use super::log::{LLMAR_LOG_INFO, log};
+use super::log::{LLMAR_LOG_INFO, LLMAR_LOG_WARN, log};
 use super::status::{
     Failure, LLMAR_ERROR_INVALID_ARGUMENT, LLMAR_ERROR_INVALID_ENUM, LLMAR_ERROR_NULL_POINTER, LLMAR_ERROR_OUT_OF_MEMORY,
     LLMAR_ERROR_READER, llmar_status,
@@ -16,7 +16,7 @@ use super::types::{
     llmar_model_info, llmar_model_params, llmar_reader,
 };
 use crate::bytes::{Bytes, BytesBuilder};
-use crate::device::Scheme;
+use crate::device::{Place, Scheme};
 use crate::recognizer::{Model, OpenOptions};
 
 /// An opened checkpoint: immutable, reference counted, shared by recognizers of any thread. Opaque.
@@ -57,8 +57,8 @@ pub unsafe extern "C" fn llmar_model_open_path(
     fence("llmar_model_open_path", || {
         let out = args::out(out, "out")?;
         // SAFETY: NULL or as the header demands.
-        let (path, flags) = unsafe { (args::text(path, "path")?, flags(params, LLMAR_MODEL_VERIFY)?) };
-        let model = Model::open(Path::new(path), options(flags))?;
+        let (path, (options, _)) = unsafe { (args::text(path, "path")?, options(params, LLMAR_MODEL_VERIFY)?) };
+        let model = Model::open(Path::new(path), options)?;
         // SAFETY: `out` was checked.
         unsafe { hand_out(model, out) }
     })
@@ -83,8 +83,8 @@ pub unsafe extern "C" fn llmar_model_open_memory(
         let data = args::not_null(data.cast::<u8>(), "data")?;
         // SAFETY: as the header demands. For a borrowed model it also demands that the bytes stay as they are until the last handle is freed:
         // 'static to every view of them, all of which live inside these handles.
-        let (bytes, flags): (&'static [u8], u32) =
-            unsafe { (args::slice(data, size, "data")?, flags(params, LLMAR_MODEL_VERIFY | LLMAR_MODEL_BORROW)?) };
+        let (bytes, (options, flags)): (&'static [u8], _) =
+            unsafe { (args::slice(data, size, "data")?, options(params, LLMAR_MODEL_VERIFY | LLMAR_MODEL_BORROW)?) };
         let bytes = if flags & LLMAR_MODEL_BORROW == 0 {
             let mut copy = BytesBuilder::default();
             copy.spare(size).map_err(|_| no_memory(size))?.copy_from_slice(bytes);
@@ -96,7 +96,7 @@ pub unsafe extern "C" fn llmar_model_open_memory(
             let detail = format!("data: expected borrowed memory at a multiple of 64, got {data:p}");
             return Err(Failure::new(LLMAR_ERROR_INVALID_ARGUMENT, detail));
         };
-        let model = Model::from_shared(bytes, options(flags))?;
+        let model = Model::from_shared(bytes, options)?;
         // SAFETY: `out` was checked.
         unsafe { hand_out(model, out) }
     })
@@ -117,11 +117,11 @@ pub unsafe extern "C" fn llmar_model_open_reader(
     fence("llmar_model_open_reader", || {
         let out = args::out(out, "out")?;
         // SAFETY: NULL or as the header demands.
-        let (reader, flags) = unsafe { (args::versioned(reader, "reader")?, flags(params, LLMAR_MODEL_VERIFY)?) };
+        let (reader, (options, _)) = unsafe { (args::versioned(reader, "reader")?, options(params, LLMAR_MODEL_VERIFY)?) };
         args::reserved(reader.reserved, "reader->reserved")?;
         // SAFETY: functions and user pointer belong together, says the header.
         let bytes = unsafe { read_all(&reader) }?;
-        let model = Model::from_shared(bytes, options(flags))?;
+        let model = Model::from_shared(bytes, options)?;
         // SAFETY: `out` was checked.
         unsafe { hand_out(model, out) }
     })
@@ -136,8 +136,8 @@ pub unsafe extern "C" fn llmar_model_open_reader(
 pub unsafe extern "C" fn llmar_model_verify_path(path: *const c_char, params: *const llmar_model_params) -> llmar_status {
     fence("llmar_model_verify_path", || {
         // SAFETY: NULL or as the header demands.
-        let (path, flags) = unsafe { (args::text(path, "path")?, flags(params, LLMAR_MODEL_VERIFY)?) };
-        Model::open(Path::new(path), options(flags | LLMAR_MODEL_VERIFY))?;
+        let (path, (options, _)) = unsafe { (args::text(path, "path")?, options(params, LLMAR_MODEL_VERIFY)?) };
+        Model::open(Path::new(path), OpenOptions { verify: true, ..options })?;
         Ok(())
     })
 }
@@ -221,21 +221,25 @@ pub unsafe extern "C" fn llmar_model_free(model: *mut llmar_model) {
     });
 }
 
-/// The flags of `params`, all of them in `allowed`.
+/// How a model is to be opened, and the flags that were set, all of them within `allowed`.
 ///
 /// # Safety
-/// `params` is NULL or as [`args::versioned`] wants it.
-unsafe fn flags(params: *const llmar_model_params, allowed: u32) -> Result<u32, Failure> {
+/// `params` is NULL or as [`args::versioned`] wants it, `params->device` NULL or a text.
+unsafe fn options(params: *const llmar_model_params, allowed: u32) -> Result<(OpenOptions, u32), Failure> {
     // SAFETY: the caller's promise.
     let params = unsafe { args::versioned_or_default(params, "params") }?;
-    match params.flags & !allowed {
-        0 => Ok(params.flags),
-        unknown => Err(Failure::new(LLMAR_ERROR_INVALID_ENUM, format!("params->flags: {unknown:#x} is not a flag of this function"))),
+    let unknown = params.flags & !allowed;
+    if unknown != 0 {
+        return Err(Failure::new(LLMAR_ERROR_INVALID_ENUM, format!("params->flags: {unknown:#x} is not a flag of this function")));
     }
-}
-
-fn options(flags: u32) -> OpenOptions {
-    OpenOptions { verify: flags & LLMAR_MODEL_VERIFY != 0 }
+    let device = if params.device.is_null() {
+        Place::Cpu
+    } else {
+        // SAFETY: the caller's promise.
+        unsafe { args::text(params.device, "params->device") }?.parse()?
+    };
+    let verify = params.flags & LLMAR_MODEL_VERIFY != 0;
+    Ok((OpenOptions { verify, device, memory_budget: params.memory_budget }, params.flags))
 }
 
 /// Gives the caller a handle with one reference.
@@ -245,7 +249,10 @@ fn options(flags: u32) -> OpenOptions {
 unsafe fn hand_out(model: Arc<Model>, out: *mut *mut llmar_model) -> Result<(), Failure> {
     let metadata = model.metadata();
     let labels = metadata.labels.iter().map(|label| args::c_text(&label.text, "label")).collect::<Result<_, _>>()?;
-    log(LLMAR_LOG_INFO, || format!("opened model `{}`, {} bytes", metadata.name, model.file_len()));
+    log(LLMAR_LOG_INFO, || format!("opened model `{}`, {} bytes, on {}", metadata.name, model.file_len(), model.placed().name()));
+    if let Some(reason) = model.fallback() {
+        log(LLMAR_LOG_WARN, || format!("model `{}` runs on the CPU: {reason}", metadata.name));
+    }
     let handle = Arc::new(llmar_model { model, labels, poison: Poison::default() });
     // SAFETY: the caller's promise. C never writes through the pointer, so losing `const` is harmless.
     unsafe { out.write(Arc::into_raw(handle).cast_mut()) };
@@ -325,6 +332,7 @@ fn describe(model: &Model) -> Result<llmar_model_info, Failure> {
         name: name_field(&metadata.name),
         producer: name_field(&metadata.producer),
         layout: name_field(&metadata.preprocess.layout),
+        device: name_field(&model.placed().name()),
     })
 }
 

@@ -2,7 +2,7 @@
 
 use std::ffi::{CStr, c_char};
 
-use crate::error::Error;
+use crate::error::{Error, Missing};
 
 /// Result of a call: LLMAR_OK, or one of the negative LLMAR_ERROR_ constants. Later versions may add constants, never change one.
 pub type llmar_status = i32;
@@ -54,6 +54,21 @@ pub const LLMAR_ERROR_CANCELLED: llmar_status = -40;
 /// The deadline passed before the result was there.
 pub const LLMAR_ERROR_DEADLINE_EXCEEDED: llmar_status = -41;
 
+/// No NVIDIA driver is installed, or it does not start.
+pub const LLMAR_ERROR_NO_DRIVER: llmar_status = -50;
+/// The NVIDIA driver is older than this library needs.
+pub const LLMAR_ERROR_OLD_DRIVER: llmar_status = -51;
+/// There is no GPU of that number.
+pub const LLMAR_ERROR_NO_GPU: llmar_status = -52;
+/// The GPU's architecture is not supported.
+pub const LLMAR_ERROR_GPU_ARCHITECTURE: llmar_status = -53;
+/// The library holds no kernels for the GPU's architecture, and the run-time compiler that would make them is not installed.
+pub const LLMAR_ERROR_NO_KERNELS: llmar_status = -54;
+/// The GPU failed. Nothing on it can be used any more: free the model and its recognizers, and open it anew.
+pub const LLMAR_ERROR_DEVICE_FAULT: llmar_status = -55;
+/// The memory budget of the model has too little left; llmar_last_error says how much is needed.
+pub const LLMAR_ERROR_MEMORY_BUDGET: llmar_status = -56;
+
 /// Every status with its short text.
 const TEXTS: &[(llmar_status, &CStr)] = &[
     (LLMAR_OK, c"ok"),
@@ -79,6 +94,13 @@ const TEXTS: &[(llmar_status, &CStr)] = &[
     (LLMAR_ERROR_EMPTY_CLIP, c"nothing to recognise in the clip"),
     (LLMAR_ERROR_CANCELLED, c"cancelled"),
     (LLMAR_ERROR_DEADLINE_EXCEEDED, c"deadline exceeded"),
+    (LLMAR_ERROR_NO_DRIVER, c"no NVIDIA driver"),
+    (LLMAR_ERROR_OLD_DRIVER, c"NVIDIA driver too old"),
+    (LLMAR_ERROR_NO_GPU, c"no such GPU"),
+    (LLMAR_ERROR_GPU_ARCHITECTURE, c"GPU architecture not supported"),
+    (LLMAR_ERROR_NO_KERNELS, c"no kernels for the GPU"),
+    (LLMAR_ERROR_DEVICE_FAULT, c"GPU failed"),
+    (LLMAR_ERROR_MEMORY_BUDGET, c"beyond the memory budget"),
 ];
 
 /// Short English text of a status, for example "wrong shape". Static, never NULL, not to be freed; "unknown status" for any other number.
@@ -121,6 +143,16 @@ fn status_of(error: &Error) -> llmar_status {
         Error::Checksum { .. } => LLMAR_ERROR_CHECKSUM,
         Error::Limit { .. } => LLMAR_ERROR_LIMIT,
         Error::OutOfMemory { .. } => LLMAR_ERROR_OUT_OF_MEMORY,
+        Error::Budget { .. } => LLMAR_ERROR_MEMORY_BUDGET,
+        Error::NoDevice { missing, .. } => match missing {
+            Missing::Feature => LLMAR_ERROR_UNSUPPORTED,
+            Missing::Driver => LLMAR_ERROR_NO_DRIVER,
+            Missing::NewerDriver => LLMAR_ERROR_OLD_DRIVER,
+            Missing::Gpu => LLMAR_ERROR_NO_GPU,
+            Missing::Architecture => LLMAR_ERROR_GPU_ARCHITECTURE,
+            Missing::Kernels => LLMAR_ERROR_NO_KERNELS,
+        },
+        Error::DeviceFault { .. } => LLMAR_ERROR_DEVICE_FAULT,
         Error::UnknownLayout { .. } => LLMAR_ERROR_UNKNOWN_LAYOUT,
         Error::EmptyClip { .. } => LLMAR_ERROR_EMPTY_CLIP,
         Error::Clip { source, .. } => status_of(source),

@@ -34,6 +34,13 @@ pub struct llmar_model_params {
     pub struct_size: u32,
     /// LLMAR_MODEL_ flags, or-ed.
     pub flags: u32,
+    /// Where the model and its recognizers run, NUL-terminated: "cpu", "cuda:0" for the first NVIDIA GPU ("cuda:1", …; an error where it cannot be
+    /// used), or "auto" for the first GPU where it can be used and otherwise the CPU, which the log then says with the reason. NULL: "cpu".
+    pub device: *const c_char,
+    /// Bytes that the model and all its recognizers may allocate for what they keep between calls: buffers and caches, and on a GPU the weights as well.
+    /// The mapped checkpoint is not counted. What does not fit fails with LLMAR_ERROR_MEMORY_BUDGET and the bytes it needs; a batch is cut into
+    /// passes that fit. 0: no limit.
+    pub memory_budget: u64,
 }
 
 /// Reads the next bytes of a checkpoint into buf, at most len (above 0).
@@ -114,6 +121,8 @@ pub struct llmar_model_info {
     pub producer: [c_char; LLMAR_NAME_BYTES],
     /// Skeleton layout that the model was trained on, NUL-terminated UTF-8.
     pub layout: [c_char; LLMAR_NAME_BYTES],
+    /// Where it runs, NUL-terminated UTF-8: "cpu", or "cuda:0 (name of the GPU)".
+    pub device: [c_char; LLMAR_NAME_BYTES],
 }
 
 /// Settings of a recognizer. NULL or all zero after struct_size: the defaults.
@@ -243,9 +252,9 @@ macro_rules! versioned {
 }
 
 versioned! {
-    llmar_model_params: [8];
+    llmar_model_params: [8, 24];
     llmar_reader: [32];
-    llmar_model_info: [264];
+    llmar_model_info: [264, 328];
     llmar_recognizer_params: [20];
     llmar_call_params: [24];
     llmar_clip: [72];

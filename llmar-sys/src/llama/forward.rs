@@ -1,13 +1,12 @@
 //! One pass over n rows through all layers.
 
 use crate::control::Control;
-use crate::device::{AttentionShape, Device, Rows, Store};
+use crate::device::{AttentionShape, Buffer, Device, Input, Operand, Pass, Recorded, Rows, Staging, Store, Vector};
 use crate::error::{Error, Result};
 
 use super::config::LlamaConfig;
 use super::kv_cache::KvCache;
 use super::weights::Weights;
-use crate::memory::grow;
 
 /// A LLaMA ready to run.
 #[derive(Clone, Debug)]
@@ -18,116 +17,153 @@ pub struct Llama {
     pub weights: Weights,
 }
 
-/// Buffers of a pass, kept between calls so that a steady state allocates nothing. They grow to the largest pass seen.
-#[derive(Clone, Debug, Default)]
+/// Buffers of a pass in the memory of one device, kept between calls so that a steady state allocates nothing. They grow to the largest pass seen.
+#[derive(Debug)]
 pub struct Workspace {
     /// [n, hidden], input of a projection after RMSNorm
-    normed: Vec<f32>,
+    normed: Operand,
     /// [n, (heads + 2 · kv_heads) · head_dim]
-    qkv: Vec<f32>,
+    qkv: Buffer,
     /// [n, heads · head_dim]
-    attended: Vec<f32>,
+    attended: Operand,
     /// [n, 2 · intermediate]
-    gate_up: Vec<f32>,
+    gate_up: Buffer,
     /// [n, intermediate]
-    activated: Vec<f32>,
+    activated: Operand,
+    staging: Staging,
+    recorded: Recorded,
 }
 
-/// The first `len` elements of a buffer that grows when it must.
-fn grown(buffer: &mut Vec<f32>, len: usize) -> Result<&mut [f32]> {
-    grow("a pass of the language model", buffer, len)?;
-    Ok(&mut buffer[..len])
-}
+/// What the buffers hold, for errors.
+const PASS: &str = "a pass of the language model";
 
-impl Llama {
-    /// Embedding rows of `ids` into x [n, hidden]. Every id is below `vocab_size`: a model's ids are checked when it is opened.
-    pub fn embed(&self, ids: &[u32], x: &mut [f32]) {
-        for (&id, row) in ids.iter().zip(x.chunks_exact_mut(self.config.hidden_size)) {
-            self.weights.embed.row(id as usize, row);
+impl Workspace {
+    /// Without room yet.
+    pub fn new(device: &Device) -> Self {
+        Self {
+            normed: device.operand(),
+            qkv: device.buffer(),
+            attended: device.operand(),
+            gate_up: device.buffer(),
+            activated: device.operand(),
+            staging: device.staging(),
+            recorded: device.recorded(),
         }
     }
 
+    fn reserve(&mut self, device: &Device, c: &LlamaConfig, n: usize) -> Result<()> {
+        device.reserve_operand(PASS, &mut self.normed, n, c.hidden_size)?;
+        device.reserve(PASS, &mut self.qkv, n.saturating_mul(c.qkv_rows()))?;
+        device.reserve_operand(PASS, &mut self.attended, n, c.q_dim())?;
+        device.reserve(PASS, &mut self.gate_up, n.saturating_mul(2 * c.intermediate_size))?;
+        device.reserve_operand(PASS, &mut self.activated, n, c.intermediate_size)
+    }
+}
+
+impl Llama {
+    /// The model with a copy of its weights where the ops of `device` read them.
+    pub fn place(&self, device: &Device) -> Result<Self> {
+        Ok(Self { config: self.config.clone(), weights: self.weights.place(device)? })
+    }
+
+    /// Embeddings of words, and of action tokens by `codes` f32 [U, hidden], into x [n, hidden], which grows to fit.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for an input beyond its table; those of the device.
+    pub fn embed(&self, device: &Device, codes: &Vector, inputs: &[Input], x: &mut Buffer) -> Result<()> {
+        device.embed(&self.weights.embed, codes, inputs, x)
+    }
+
+    /// Bytes that one more row of a pass takes on the CPU: the residual stream and the buffers of a workspace.
+    pub fn row_bytes(&self) -> u64 {
+        let c = &self.config;
+        (size_of::<f32>() * (2 * c.hidden_size + c.qkv_rows() + c.q_dim() + 3 * c.intermediate_size)) as u64
+    }
+
+    /// Bytes that one slot of a KV cache takes on the CPU.
+    pub fn slot_bytes(&self) -> u64 {
+        (size_of::<f32>() * 2 * self.config.kv_dim() * self.config.num_hidden_layers) as u64
+    }
+
     /// Runs x [n, hidden] (embeddings in, residual stream after the last layer out) with keys and values going to `cache`.
-    /// `control` is checked once a layer; on `Err`, x and the slots of this pass hold no meaning.
+    /// `control` is checked once a layer on the CPU and once a pass on a GPU; on `Err`, x and the slots of this pass hold no meaning.
     ///
     /// A row is x₁ = x + W_o attention(rope(W_qkv norm(x))), x₂ = x₁ + W_down (silu(W_gate norm(x₁)) · W_up norm(x₁)) in each layer.
+    /// A workspace serves one model and one cache.
     pub fn forward(
         &self,
         device: &Device,
         rows: &Rows,
-        x: &mut [f32],
+        x: &mut Buffer,
         cache: &mut KvCache,
         workspace: &mut Workspace,
         control: &Control,
     ) -> Result<()> {
         self.check_pass(rows, x, cache)?;
-        if x.is_empty() {
+        let n = rows.position.len();
+        if n == 0 {
             return Ok(());
         }
-        device.install(|| self.layers(device, rows, x, cache, workspace, control))
+        control.check()?;
+        workspace.reserve(device, &self.config, n)?;
+        let Workspace { normed, qkv, attended, gate_up, activated, staging, recorded } = workspace;
+        let pass = device.stage(staging, rows)?;
+        let id = self.weights.layers.as_ptr() as usize;
+        device.repeat(recorded, n, id, || self.layers(device, pass, n, x, cache, (normed, qkv, attended, gate_up, activated), control))
     }
 
-    /// [`forward`](Self::forward) after its checks, on a thread from which parallel work starts cheaply.
+    /// [`forward`](Self::forward) after its checks.
+    #[expect(clippy::too_many_arguments, reason = "what a pass reads and writes")]
     fn layers(
         &self,
         device: &Device,
-        rows: &Rows,
-        x: &mut [f32],
+        pass: Pass<'_>,
+        n: usize,
+        x: &mut Buffer,
         cache: &mut KvCache,
-        workspace: &mut Workspace,
+        (normed, qkv, attended, gate_up, activated): (&mut Operand, &mut Buffer, &mut Operand, &mut Buffer, &mut Operand),
         control: &Control,
     ) -> Result<()> {
         let c = &self.config;
-        let n = rows.position.len();
-        let (q_dim, kv_dim, stride) = (c.q_dim(), c.kv_dim(), c.qkv_rows());
         let shape = AttentionShape { heads: c.num_attention_heads, kv_heads: c.num_key_value_heads, head_dim: c.head_dim };
-        let normed = grown(&mut workspace.normed, n * c.hidden_size)?;
-        let qkv = grown(&mut workspace.qkv, n * stride)?;
-        let attended = grown(&mut workspace.attended, n * q_dim)?;
-        let gate_up = grown(&mut workspace.gate_up, n * 2 * c.intermediate_size)?;
-        let activated = grown(&mut workspace.activated, n * c.intermediate_size)?;
-        for (i, layer) in self.weights.layers.iter().enumerate() {
+        for (layer, kv) in self.weights.layers.iter().zip(&mut cache.layers) {
             control.check()?;
-            device.rms_norm(x, &layer.attn_norm, c.rms_norm_eps, normed);
-            device.linear(&layer.qkv, normed, n, qkv, Store::Overwrite);
-            // Query and key heads are neighbours in a row, so one call turns both.
-            let turned = c.num_attention_heads + c.num_key_value_heads;
-            device.rope(qkv, stride, turned, c.head_dim, &rows.position, c.rope_theta);
-            for (row, &slot) in qkv.chunks_exact(stride).zip(&rows.slot) {
-                let at = slot as usize * kv_dim..(slot as usize + 1) * kv_dim;
-                cache.keys[i][at.clone()].copy_from_slice(&row[q_dim..q_dim + kv_dim]);
-                cache.values[i][at].copy_from_slice(&row[q_dim + kv_dim..]);
-            }
-            device.attention(shape, rows, qkv, stride, &cache.keys[i], &cache.values[i], attended);
-            device.linear(&layer.o, attended, n, x, Store::Add);
-            device.rms_norm(x, &layer.ffn_norm, c.rms_norm_eps, normed);
-            device.linear(&layer.gate_up, normed, n, gate_up, Store::Overwrite);
-            device.swiglu(gate_up, c.intermediate_size, activated);
-            device.linear(&layer.down, activated, n, x, Store::Add);
+            device.rms_norm(x, &layer.attn_norm, c.rms_norm_eps, n, normed)?;
+            device.linear(&layer.qkv, normed, n, qkv, Store::Overwrite)?;
+            device.rope_append(shape, &self.weights.rotations, pass, qkv, kv)?;
+            device.attention(shape, pass, qkv, kv, attended)?;
+            device.linear(&layer.o, attended, n, x, Store::Add)?;
+            device.rms_norm(x, &layer.ffn_norm, c.rms_norm_eps, n, normed)?;
+            device.linear_swiglu(&layer.gate_up, normed, n, gate_up, activated)?;
+            device.linear(&layer.down, activated, n, x, Store::Add)?;
         }
         Ok(())
     }
 
-    /// Logits [m, vocab] of m rows x [m, hidden] of the residual stream: final RMSNorm, then the head.
-    pub fn logits(&self, device: &Device, x: &[f32], logits: &mut [f32], workspace: &mut Workspace) -> Result<()> {
-        let normed = grown(&mut workspace.normed, x.len())?;
-        device.install(|| {
-            device.rms_norm(x, &self.weights.norm, self.config.rms_norm_eps, normed);
-            device.linear(&self.weights.head, normed, x.len() / self.config.hidden_size, logits, Store::Overwrite);
-        });
-        Ok(())
+    /// Logits [m, vocab] of the chosen `rows` of x [.., hidden], the residual stream: final RMSNorm, then the head. `logits` grows to fit.
+    pub fn logits(&self, device: &Device, x: &Buffer, rows: &[u32], logits: &mut Buffer, workspace: &mut Workspace) -> Result<()> {
+        let c = &self.config;
+        device.reserve_operand(PASS, &mut workspace.normed, rows.len(), c.hidden_size)?;
+        device.reserve("logits", logits, rows.len().saturating_mul(c.vocab_size))?;
+        device.rms_norm_rows(x, rows, &self.weights.norm, c.rms_norm_eps, &mut workspace.normed)?;
+        device.linear(&self.weights.head, &workspace.normed, rows.len(), logits, Store::Overwrite)
     }
 
     /// Every index of a pass lies inside the buffers it indexes, so that the ops need no checks of their own.
-    fn check_pass(&self, rows: &Rows, x: &[f32], cache: &KvCache) -> Result<()> {
+    fn check_pass(&self, rows: &Rows, x: &Buffer, cache: &KvCache) -> Result<()> {
         let n = rows.position.len();
-        check_len("residual stream", &[n, self.config.hidden_size], x.len())?;
-        check_len("slots of a pass", &[n], rows.slot.len())?;
-        check_len("ranges of a pass", &[n], rows.row_ranges.len())?;
-        let depth = self.weights.layers.len();
-        let layer = cache.slots() * self.config.kv_dim();
-        if cache.keys.len() != depth || cache.keys.iter().chain(&cache.values).any(|l| l.len() < layer) {
+        let residual = [n, self.config.hidden_size];
+        if x.capacity() < residual.iter().product::<usize>() {
+            return Err(Error::Shape { what: "residual stream".into(), expected: residual.to_vec(), got: vec![x.capacity()] });
+        }
+        check_len("slots of a pass", n, rows.slot.len())?;
+        check_len("ranges of a pass", n, rows.row_ranges.len())?;
+        if cache.layers.len() != self.weights.layers.len() || cache.width != self.config.kv_dim() {
             return Err(Error::argument("KV cache", "one made for this model", "another shape"));
+        }
+        let positions = self.config.max_position_embeddings as u64;
+        if let Some(&position) = rows.position.iter().find(|&&position| u64::from(position) >= positions) {
+            return Err(Error::argument("position", format!("below {positions}"), position));
         }
         let slots = cache.slots() as u64;
         if let Some(&slot) = rows.slot.iter().find(|&&slot| u64::from(slot) >= slots) {
@@ -144,10 +180,10 @@ impl Llama {
     }
 }
 
-/// `Err` when `got` is not the product of `expected`.
-fn check_len(what: &str, expected: &[usize], got: usize) -> Result<()> {
-    if expected.iter().product::<usize>() == got {
+/// `Err` when a list of a pass has another length than the pass has rows.
+fn check_len(what: &str, expected: usize, got: usize) -> Result<()> {
+    if expected == got {
         return Ok(());
     }
-    Err(Error::Shape { what: what.to_owned(), expected: expected.to_vec(), got: vec![got] })
+    Err(Error::Shape { what: what.to_owned(), expected: vec![expected], got: vec![got] })
 }

@@ -1,25 +1,27 @@
 //! Keys and values of past positions.
 
 use super::config::LlamaConfig;
+use crate::device::{Device, KvLayer};
 use crate::error::Result;
-use crate::memory::grow;
 
-/// Per layer, keys (after RoPE) and values, f32 [slots, kv_heads · head_dim].
-#[derive(Clone, Debug)]
+/// Per layer, keys (after RoPE) and values, [slots, kv_heads · head_dim].
+#[derive(Debug)]
 pub struct KvCache {
     pub(super) slots: usize,
     /// kv_heads · head_dim
-    width: usize,
-    pub(super) keys: Vec<Vec<f32>>,
-    pub(super) values: Vec<Vec<f32>>,
+    pub(super) width: usize,
+    pub(super) layers: Vec<KvLayer>,
 }
 
 impl KvCache {
-    /// Room for `slots` positions in every layer. [`Error::OutOfMemory`](crate::Error::OutOfMemory) where there is none.
-    pub fn new(config: &LlamaConfig, slots: usize) -> Result<Self> {
-        let layers = config.num_hidden_layers;
-        let mut cache = Self { slots: 0, width: config.kv_dim(), keys: vec![Vec::new(); layers], values: vec![Vec::new(); layers] };
-        cache.reserve(slots)?;
+    /// Room for `slots` positions in every layer, in the memory of `device`.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory), [`Error::Budget`](crate::Error::Budget).
+    pub fn new(device: &Device, config: &LlamaConfig, slots: usize) -> Result<Self> {
+        let layers = (0..config.num_hidden_layers).map(|_| device.kv_layer()).collect();
+        let mut cache = Self { slots: 0, width: config.kv_dim(), layers };
+        cache.reserve(device, slots)?;
         Ok(cache)
     }
 
@@ -28,12 +30,11 @@ impl KvCache {
         self.slots
     }
 
-    /// Grows to at least `slots`, keeping what is there. On [`Error::OutOfMemory`](crate::Error::OutOfMemory) it stays usable as it was.
-    pub fn reserve(&mut self, slots: usize) -> Result<()> {
+    /// Grows to at least `slots`, keeping what is there. On `Err` it stays usable as it was.
+    pub fn reserve(&mut self, device: &Device, slots: usize) -> Result<()> {
         if slots > self.slots {
-            let len = slots.saturating_mul(self.width);
-            for layer in self.keys.iter_mut().chain(&mut self.values) {
-                grow("the KV cache", layer, len)?;
+            for layer in &mut self.layers {
+                device.reserve_kv(layer, slots, self.width)?;
             }
             self.slots = slots;
         }

@@ -1,7 +1,7 @@
 //! Tensors of a LLaMA, shapes beside them.
 
 use crate::checkpoint::Checkpoint;
-use crate::device::{Matrix, Scheme};
+use crate::device::{Device, Matrix, Rotations, Scheme, Vector};
 use crate::error::{Error, Result};
 
 use super::config::LlamaConfig;
@@ -10,13 +10,13 @@ use super::config::LlamaConfig;
 #[derive(Clone, Debug)]
 pub struct Layer {
     /// f32 `[hidden]`
-    pub attn_norm: Vec<f32>,
+    pub attn_norm: Vector,
     /// [(heads + 2 · kv_heads) · head_dim, hidden]: q, k, v rows one after another; q and k half-split for RoPE
     pub qkv: Matrix,
     /// [hidden, heads · head_dim]
     pub o: Matrix,
     /// f32 `[hidden]`
-    pub ffn_norm: Vec<f32>,
+    pub ffn_norm: Vector,
     /// [2 · intermediate, hidden]: gate rows, then up rows
     pub gate_up: Matrix,
     /// [hidden, intermediate]
@@ -31,9 +31,17 @@ pub struct Weights {
     /// Layers in order.
     pub layers: Vec<Layer>,
     /// f32 `[hidden]`
-    pub norm: Vec<f32>,
+    pub norm: Vector,
     /// [vocab, hidden]; a clone of `embed` when tied
     pub head: Matrix,
+    /// Whether `head` is `embed`.
+    pub tied: bool,
+    /// Of the configuration, no tensor of a checkpoint.
+    pub rotations: Rotations,
+}
+
+fn rotations(config: &LlamaConfig) -> Rotations {
+    Rotations::new(config.rope_theta, config.head_dim, config.max_position_embeddings)
 }
 
 impl Weights {
@@ -41,7 +49,7 @@ impl Weights {
     pub fn read(config: &LlamaConfig, checkpoint: &Checkpoint) -> Result<Self> {
         config.check()?;
         let (hidden, ffn, vocab) = (config.hidden_size, config.intermediate_size, config.vocab_size);
-        let norm = |name: &str| -> Result<Vec<f32>> { Ok(checkpoint.f32s(name, &[hidden])?.cast::<f32>()?.to_vec()) };
+        let norm = |name: &str| Vector::new(checkpoint.f32s(name, &[hidden])?);
         let embed = checkpoint.matrix("llama.embed", vocab, hidden)?;
         let layers = (0..config.num_hidden_layers)
             .map(|i| {
@@ -57,7 +65,58 @@ impl Weights {
             })
             .collect::<Result<Vec<_>>>()?;
         let head = if config.tie_word_embeddings { embed.clone() } else { checkpoint.matrix("llama.head", vocab, hidden)? };
-        Ok(Self { embed, layers, norm: norm("llama.norm")?, head })
+        Ok(Self { embed, layers, norm: norm("llama.norm")?, head, tied: config.tie_word_embeddings, rotations: rotations(config) })
+    }
+
+    /// The weights with a copy where the ops of `device` read them.
+    pub fn place(&self, device: &Device) -> Result<Self> {
+        let embed = device.place_matrix(&self.embed)?;
+        let layer = |layer: &Layer| {
+            Ok(Layer {
+                attn_norm: device.place_vector(&layer.attn_norm)?,
+                qkv: device.place_matrix(&layer.qkv)?,
+                o: device.place_matrix(&layer.o)?,
+                ffn_norm: device.place_vector(&layer.ffn_norm)?,
+                gate_up: device.place_matrix(&layer.gate_up)?,
+                down: device.place_matrix(&layer.down)?,
+            })
+        };
+        let layers = self.layers.iter().map(layer).collect::<Result<_>>()?;
+        let head = if self.tied { embed.clone() } else { device.place_matrix(&self.head)? };
+        let rotations = device.place_rotations(&self.rotations)?;
+        Ok(Self { embed, layers, norm: device.place_vector(&self.norm)?, head, tied: self.tied, rotations })
+    }
+
+    /// Made-up weights of a shape, on a GPU alone: for measurements without a checkpoint.
+    #[cfg(feature = "cuda")]
+    pub fn random(config: &LlamaConfig, scheme: Scheme, device: &Device) -> Result<Self> {
+        config.check()?;
+        let Device::Cuda(cuda) = device else {
+            return Err(Error::argument("device", "a GPU", "the CPU"));
+        };
+        let (hidden, ffn, vocab) = (config.hidden_size, config.intermediate_size, config.vocab_size);
+        let mut seed = 0;
+        let mut matrix = |rows, cols| {
+            seed += 1;
+            cuda.random_matrix(scheme, rows, cols, seed)
+        };
+        let ones = device.place_vector(&Vector::of(&vec![1.0; hidden]))?;
+        let embed = matrix(vocab, hidden)?;
+        let layers = (0..config.num_hidden_layers)
+            .map(|_| {
+                Ok(Layer {
+                    attn_norm: ones.clone(),
+                    qkv: matrix(config.qkv_rows(), hidden)?,
+                    o: matrix(hidden, config.q_dim())?,
+                    ffn_norm: ones.clone(),
+                    gate_up: matrix(2 * ffn, hidden)?,
+                    down: matrix(hidden, ffn)?,
+                })
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let head = if config.tie_word_embeddings { embed.clone() } else { matrix(vocab, hidden)? };
+        let rotations = device.place_rotations(&rotations(config))?;
+        Ok(Self { embed, layers, norm: ones, head, tied: config.tie_word_embeddings, rotations })
     }
 
     /// Packs a base model in `scheme`. `tensor` gives each tensor by its Hugging Face name (`model.embed_tokens.weight`,
@@ -87,20 +146,20 @@ impl Weights {
             let mut gate_up = of_shape(&at("mlp.gate_proj"), &[ffn, hidden])?;
             gate_up.extend(of_shape(&at("mlp.up_proj"), &[ffn, hidden])?);
             layers.push(Layer {
-                attn_norm: of_shape(&at("input_layernorm"), &[hidden])?,
+                attn_norm: Vector::of(&of_shape(&at("input_layernorm"), &[hidden])?),
                 qkv: Matrix::pack(scheme, config.qkv_rows(), hidden, &qkv),
                 o: Matrix::pack(scheme, hidden, config.q_dim(), &of_shape(&at("self_attn.o_proj"), &[hidden, config.q_dim()])?),
-                ffn_norm: of_shape(&at("post_attention_layernorm"), &[hidden])?,
+                ffn_norm: Vector::of(&of_shape(&at("post_attention_layernorm"), &[hidden])?),
                 gate_up: Matrix::pack(scheme, 2 * ffn, hidden, &gate_up),
                 down: Matrix::pack(scheme, hidden, ffn, &of_shape(&at("mlp.down_proj"), &[hidden, ffn])?),
             });
         }
-        let norm = of_shape("model.norm.weight", &[hidden])?;
+        let norm = Vector::of(&of_shape("model.norm.weight", &[hidden])?);
         let head = if config.tie_word_embeddings {
             embed.clone()
         } else {
             Matrix::pack(scheme, vocab, hidden, &of_shape("lm_head.weight", &[vocab, hidden])?)
         };
-        Ok(Self { embed, layers, norm, head })
+        Ok(Self { embed, layers, norm, head, tied: config.tie_word_embeddings, rotations: rotations(config) })
     }
 }

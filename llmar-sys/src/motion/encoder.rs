@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::Checkpoint;
-use crate::device::{Conv1d, Device, Matrix, Scheme, Store};
+use crate::device::{Buffer, Conv1d, Device, Matrix, Scheme, Store, Vector};
 use crate::error::{Error, Result};
 
 /// Largest accepted sizes, far above any sensible model: they bound what a hostile checkpoint can ask for.
@@ -143,13 +143,20 @@ struct Block {
     point: Conv1d,
 }
 
-/// Buffers of [`Encoder::forward_with`], to be kept between calls.
-#[derive(Clone, Debug, Default)]
+/// Buffers of [`Encoder::forward`], kept between calls.
+#[derive(Debug)]
 pub struct EncoderScratch {
-    /// Activations [frames, width] of the stage that runs; at the end the output [tokens, outputs].
-    x: Vec<f32>,
+    /// Activations [batch, frames, width] of the stage that runs; at the end the output [batch, tokens, outputs].
+    x: Buffer,
     /// Inside of a residual block, or the next stage's activations.
-    h: Vec<f32>,
+    h: Buffer,
+}
+
+impl EncoderScratch {
+    /// Without room yet.
+    pub fn new(device: &Device) -> Self {
+        Self { x: device.buffer(), h: device.buffer() }
+    }
 }
 
 impl Encoder {
@@ -161,7 +168,7 @@ impl Encoder {
     pub fn read(config: &EncoderConfig, checkpoint: &Checkpoint) -> Result<Self> {
         Self::build(config, |shape| {
             let weight = checkpoint.matrix(&shape.weight(), shape.c_out, shape.cols())?;
-            let bias = checkpoint.f32s(&shape.bias(), &[shape.c_out])?.cast::<f32>()?.to_vec();
+            let bias = Vector::new(checkpoint.f32s(&shape.bias(), &[shape.c_out])?)?;
             Ok((weight, bias))
         })
     }
@@ -174,11 +181,11 @@ impl Encoder {
         Self::build(config, |shape| {
             let weight = checked(shape.weight(), &[shape.c_out, shape.cols()], &mut tensor)?;
             let bias = checked(shape.bias(), &[shape.c_out], &mut tensor)?;
-            Ok((Matrix::pack(Scheme::F32, shape.c_out, shape.cols(), &weight), bias))
+            Ok((Matrix::pack(Scheme::F32, shape.c_out, shape.cols(), &weight), Vector::of(&bias)))
         })
     }
 
-    fn build(config: &EncoderConfig, mut read: impl FnMut(&ConvShape) -> Result<(Matrix, Vec<f32>)>) -> Result<Self> {
+    fn build(config: &EncoderConfig, mut read: impl FnMut(&ConvShape) -> Result<(Matrix, Vector)>) -> Result<Self> {
         config.check()?;
         let mut shapes = config.convs().into_iter();
         let mut next = || -> Result<Conv1d> {
@@ -203,51 +210,74 @@ impl Encoder {
         &self.config
     }
 
-    /// Features `[frames >> halvings, outputs]` of an input [frames, inputs]. Too few frames for one token give an empty result.
-    ///
-    /// # Panics
-    /// When `input` is not [frames, inputs].
-    pub fn forward(&self, device: &Device, input: &[f32], frames: usize) -> Vec<f32> {
-        let mut scratch = EncoderScratch::default();
-        self.forward_with(device, input, frames, &mut scratch);
-        scratch.x
+    /// The encoder with a copy where the ops of `device` read it.
+    pub fn place(&self, device: &Device) -> Result<Self> {
+        let stage = |stage: &Stage| {
+            let block = |block: &Block| Ok(Block { dilated: device.place_conv(&block.dilated)?, point: device.place_conv(&block.point)? });
+            Ok(Stage { down: device.place_conv(&stage.down)?, blocks: stage.blocks.iter().map(block).collect::<Result<_>>()? })
+        };
+        let stages = self.stages.iter().map(stage).collect::<Result<_>>()?;
+        Ok(Self { config: self.config.clone(), first: device.place_conv(&self.first)?, stages, last: device.place_conv(&self.last)? })
     }
 
-    /// [`forward`](Self::forward) in the caller's buffers, which allocates nothing once they have grown.
+    /// Features `[batch, frames >> halvings, outputs]` of inputs `[batch, frames, inputs]`, in a buffer of `scratch`. A clip's features do not
+    /// depend on the clips beside it. Too few frames for one token give no features.
     ///
-    /// # Panics
-    /// When `input` is not [frames, inputs].
-    pub fn forward_with<'s>(&self, device: &Device, input: &[f32], frames: usize, scratch: &'s mut EncoderScratch) -> &'s [f32] {
-        assert_eq!(input.len(), frames * self.config.inputs, "encoder input is [frames, inputs]");
-        let EncoderScratch { x, h } = scratch;
-        x.clear();
-        if self.config.tokens(frames) == 0 {
-            return x;
+    /// # Errors
+    /// [`Error::Shape`] when `input` is not [batch, frames, inputs]; those of the device.
+    pub fn forward<'s>(
+        &self,
+        device: &Device,
+        input: &[f32],
+        batch: usize,
+        frames: usize,
+        scratch: &'s mut EncoderScratch,
+    ) -> Result<&'s Buffer> {
+        let expected = [batch, frames, self.config.inputs];
+        if input.len() != expected.iter().product::<usize>() {
+            return Err(Error::Shape { what: "encoder input".into(), expected: expected.to_vec(), got: vec![input.len()] });
         }
-        let mut frames = run(device, &self.first, input, frames, false, x);
+        let EncoderScratch { x, h } = scratch;
+        if self.config.tokens(frames) == 0 || batch == 0 {
+            return Ok(x);
+        }
+        device.write(BUFFER, h, input)?;
+        let mut frames = run(device, &self.first, h, (batch, frames), false, x)?;
         // The first conv's ReLU is applied by whatever reads its result next.
         let mut relu = true;
         for stage in &self.stages {
-            frames = run(device, &stage.down, x, frames, relu, h);
+            frames = run(device, &stage.down, x, (batch, frames), relu, h)?;
             std::mem::swap(x, h);
             relu = false;
             for block in &stage.blocks {
-                run(device, &block.dilated, x, frames, true, h);
-                device.conv1d(&block.point, h, frames, true, x, Store::Add);
+                run(device, &block.dilated, x, (batch, frames), true, h)?;
+                device.conv1d(&block.point, h, (batch, frames), true, x, Store::Add)?;
             }
         }
-        run(device, &self.last, x, frames, relu, h);
+        run(device, &self.last, x, (batch, frames), relu, h)?;
         std::mem::swap(x, h);
-        x
+        Ok(x)
+    }
+
+    /// [`forward`](Self::forward) of one clip, with the features brought to main memory: `[frames >> halvings, outputs]`.
+    pub fn features(&self, device: &Device, input: &[f32], frames: usize) -> Result<Vec<f32>> {
+        let mut scratch = EncoderScratch::new(device);
+        let mut features = vec![0.0; self.config.tokens(frames) * self.config.outputs];
+        let encoded = self.forward(device, input, 1, frames, &mut scratch)?;
+        device.read(encoded, &mut features)?;
+        Ok(features)
     }
 }
 
-/// Runs one convolution into `y`, resized to fit. Returns its number of output frames.
-fn run(device: &Device, conv: &Conv1d, x: &[f32], frames: usize, relu: bool, y: &mut Vec<f32>) -> usize {
-    let out = conv.out_len(frames);
-    y.resize(out * conv.weight.rows, 0.0);
-    device.conv1d(conv, x, frames, relu, y, Store::Overwrite);
-    out
+/// What the buffers hold, for errors.
+const BUFFER: &str = "the motion encoder";
+
+/// Runs one convolution over x [batch, frames, c_in] into `y`, which grows to fit. Returns its number of output frames.
+fn run(device: &Device, conv: &Conv1d, x: &Buffer, shape: (usize, usize), relu: bool, y: &mut Buffer) -> Result<usize> {
+    let out = conv.out_len(shape.1);
+    device.reserve(BUFFER, y, shape.0 * out * conv.weight.rows)?;
+    device.conv1d(conv, x, shape, relu, y, Store::Overwrite)?;
+    Ok(out)
 }
 
 /// A raw tensor of exactly `shape`, all finite.

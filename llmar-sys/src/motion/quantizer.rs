@@ -6,7 +6,7 @@ use super::encoder::checked;
 use super::poincare;
 use crate::bytes::Bytes;
 use crate::checkpoint::Checkpoint;
-use crate::device::{Codebook, Device, Geometry};
+use crate::device::{Buffer, Codebook, Conditioning, Device, Geometry, Vector};
 use crate::error::{Error, Result};
 
 /// Largest accepted sizes.
@@ -83,16 +83,14 @@ impl QuantizerConfig {
         points
     }
 
-    /// Gain and norm clip of encoder outputs [n, dim], in place: f ← g f · min(1, clip/‖g f‖), norms in f64. A feature that is not finite
-    /// (only a damaged model gives one) becomes the origin, so that it has a defined token.
+    /// What happens to the encoder's outputs before the nearest code is looked for.
+    pub fn conditioning(&self) -> Conditioning {
+        Conditioning { gain: self.gain, clip: self.clip }
+    }
+
+    /// [`Conditioning::apply`] to encoder outputs [n, dim].
     pub fn condition(&self, features: &mut [f32]) {
-        let (gain, clip) = (f64::from(self.gain), f64::from(self.clip));
-        for feature in features.chunks_exact_mut(self.dim) {
-            let norm = gain * poincare::norm_squared(feature).sqrt();
-            let factor = if norm > clip { gain * (clip / norm) } else { gain };
-            let finite = norm.is_finite();
-            feature.iter_mut().for_each(|f| *f = if finite { (f64::from(*f) * factor) as f32 } else { 0.0 });
-        }
+        self.conditioning().apply(self.dim, features);
     }
 }
 
@@ -101,8 +99,8 @@ impl QuantizerConfig {
 pub struct Quantizer {
     config: QuantizerConfig,
     codebook: Codebook,
-    /// f32 [codes, hidden], alignment checked
-    embedding: Bytes,
+    /// f32 [codes, hidden]
+    embedding: Vector,
     hidden: usize,
 }
 
@@ -138,7 +136,7 @@ impl Quantizer {
     }
 
     fn build(config: &QuantizerConfig, hidden: usize, tangent: &[f32], embedding: Bytes) -> Result<Self> {
-        embedding.cast::<f32>()?;
+        let embedding = Vector::new(embedding)?;
         let points = config.points(tangent);
         let codebook = Codebook::new(points, config.codes, config.dim, config.geometry)?;
         Ok(Self { config: config.clone(), codebook, embedding, hidden })
@@ -154,14 +152,29 @@ impl Quantizer {
         &self.codebook
     }
 
-    /// Tokens of encoder outputs [w, dim].
-    pub fn quantize(&self, device: &Device, encoded: &[f32]) -> ActionSentence {
-        let count = encoded.len() / self.config.dim;
-        let mut features = encoded[..count * self.config.dim].to_vec();
-        self.config.condition(&mut features);
+    /// The quantiser with a copy where the ops of `device` read it.
+    pub fn place(&self, device: &Device) -> Result<Self> {
+        let (codebook, embedding) = (device.place_codebook(&self.codebook)?, device.place_vector(&self.embedding)?);
+        Ok(Self { config: self.config.clone(), codebook, embedding, hidden: self.hidden })
+    }
+
+    /// The same codes with made-up embeddings f32 [codes, hidden], for measurements.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn with_random_embeddings(&self, device: &Device, hidden: usize) -> Result<Self> {
+        let value = |i: usize| ((i.wrapping_mul(2_654_435_761) >> 7) % 2001) as f32 / 1000.0 - 1.0;
+        let embedding: Vec<f32> = (0..self.config.codes * hidden).map(value).collect();
+        let embedding = device.place_vector(&Vector::of(&embedding))?;
+        Ok(Self { config: self.config.clone(), codebook: self.codebook.clone(), embedding, hidden })
+    }
+
+    /// Tokens of the first `count` encoder outputs of `encoded` [.., dim].
+    ///
+    /// # Errors
+    /// [`Error::Format`] when an output is not finite; those of the device.
+    pub fn quantize(&self, device: &Device, encoded: &Buffer, count: usize) -> Result<ActionSentence> {
         let mut tokens = vec![0; count];
-        device.nearest_codes(&self.codebook, &features, count, &mut tokens);
-        ActionSentence { tokens }
+        device.nearest_codes(&self.codebook, self.config.conditioning(), encoded, &mut tokens)?;
+        Ok(ActionSentence { tokens })
     }
 
     /// Every token of a sentence is a code.
@@ -175,12 +188,16 @@ impl Quantizer {
         }
     }
 
+    /// LLaMA input rows of all tokens, f32 [codes, hidden].
+    pub fn embeddings(&self) -> &Vector {
+        &self.embedding
+    }
+
     /// LLaMA input row of one token, `[hidden]`.
     ///
     /// # Panics
     /// When the token is not a code: [`check`](Self::check) sentences that [`quantize`](Self::quantize) did not make.
     pub fn embedding(&self, token: u16) -> &[f32] {
-        let rows: &[f32] = bytemuck::cast_slice(self.embedding.as_slice());
-        &rows[usize::from(token) * self.hidden..][..self.hidden]
+        &self.embedding.values()[usize::from(token) * self.hidden..][..self.hidden]
     }
 }

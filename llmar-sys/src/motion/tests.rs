@@ -91,10 +91,10 @@ fn the_encoder_equals_plain_loops() {
         let config = config(causal);
         let tensors = weights(&config, 5);
         let encoder = Encoder::from_tensors(&config, lookup(&tensors)).unwrap();
-        let mut scratch = EncoderScratch::default();
+        let mut scratch = EncoderScratch::new(&device);
         for frames in [64, 4, 13, 7, 40] {
             let input = Random(frames as u64).vec(frames * config.inputs, 1.0);
-            let got = encoder.forward(&device, &input, frames);
+            let got = encoder.features(&device, &input, frames).unwrap();
             let expected = naive(&config, &tensors, &input);
             assert_eq!(got.len(), (frames >> 2) * config.outputs);
             assert_eq!(got.len(), expected.len());
@@ -103,9 +103,16 @@ fn the_encoder_equals_plain_loops() {
                 assert!((f64::from(*got) - expected).abs() < 1e-5 * rms, "causal {causal}, {frames} frames: {got} for {expected}");
             }
             // Kept buffers of another size change nothing.
-            assert_eq!(encoder.forward_with(&device, &input, frames, &mut scratch), got);
+            let mut again = vec![0.0; got.len()];
+            device.read(encoder.forward(&device, &input, 1, frames, &mut scratch).unwrap(), &mut again).unwrap();
+            assert_eq!(again, got);
+            // Nor do clips beside it.
+            let three = [&input[..], &input, &input].concat();
+            let mut batch = vec![0.0; 3 * got.len()];
+            device.read(encoder.forward(&device, &three, 3, frames, &mut scratch).unwrap(), &mut batch).unwrap();
+            assert!(batch.chunks(got.len()).all(|one| one == got));
         }
-        assert!(encoder.forward(&device, &[0.5; 3 * 7], 3).is_empty(), "three frames are no token");
+        assert!(encoder.features(&device, &[0.5; 3 * 7], 3).unwrap().is_empty(), "three frames are no token");
     }
 }
 
@@ -116,7 +123,7 @@ fn other_depths_run_too() {
         let config = EncoderConfig { halvings, dilations, ..config(true) };
         let tensors = weights(&config, 9);
         let input = Random(3).vec(24 * config.inputs, 1.0);
-        let got = Encoder::from_tensors(&config, lookup(&tensors)).unwrap().forward(&device, &input, 24);
+        let got = Encoder::from_tensors(&config, lookup(&tensors)).unwrap().features(&device, &input, 24).unwrap();
         let expected = naive(&config, &tensors, &input);
         assert_eq!(got.len(), config.tokens(24) * config.outputs);
         assert!(got.iter().zip(&expected).all(|(a, b)| (f64::from(*a) - b).abs() < 1e-5 * (1.0 + b.abs())), "{halvings}");
@@ -129,15 +136,16 @@ fn causal_tokens_never_change_when_later_frames_come() {
     let config = config(true);
     let encoder = Encoder::from_tensors(&config, lookup(&weights(&config, 5))).unwrap();
     let input = Random(77).vec(64 * config.inputs, 1.0);
-    let whole = encoder.forward(&device, &input, 64);
+    let whole = encoder.features(&device, &input, 64).unwrap();
     for frames in (4..64).step_by(4) {
-        let part = encoder.forward(&device, &input[..frames * config.inputs], frames);
+        let part = encoder.features(&device, &input[..frames * config.inputs], frames).unwrap();
         assert_eq!(part, whole[..part.len()], "{frames} frames");
     }
     // The symmetric encoder looks ahead: the same cut does change its last token.
     let config = self::config(false);
     let encoder = Encoder::from_tensors(&config, lookup(&weights(&config, 5))).unwrap();
-    let (whole, part) = (encoder.forward(&device, &input, 64), encoder.forward(&device, &input[..32 * config.inputs], 32));
+    let (whole, part) =
+        (encoder.features(&device, &input, 64).unwrap(), encoder.features(&device, &input[..32 * config.inputs], 32).unwrap());
     assert_ne!(part[part.len() - 5..], whole[part.len() - 5..part.len()]);
 }
 
@@ -147,11 +155,11 @@ fn the_first_causal_token_sees_all_four_of_its_frames() {
     let config = config(true);
     let encoder = Encoder::from_tensors(&config, lookup(&weights(&config, 5))).unwrap();
     let input = Random(7).vec(8 * config.inputs, 1.0);
-    let before = encoder.forward(&device, &input, 8);
+    let before = encoder.features(&device, &input, 8).unwrap();
     for frame in 0..8 {
         let mut changed = input.clone();
         changed[frame * config.inputs..][..config.inputs].iter_mut().for_each(|x| *x += 0.5);
-        let after = encoder.forward(&device, &changed, 8);
+        let after = encoder.features(&device, &changed, 8).unwrap();
         assert_eq!(after[..5] != before[..5], frame < 4, "frame {frame}");
     }
 }
@@ -218,6 +226,13 @@ fn codebook(seed: u64) -> Tensors {
     ])
 }
 
+/// Tokens of encoder outputs in main memory.
+fn quantize(quantizer: &Quantizer, device: &Device, encoded: &[f32]) -> crate::Result<ActionSentence> {
+    let mut features = device.buffer();
+    device.write("test", &mut features, encoded)?;
+    quantizer.quantize(device, &features, encoded.len() / DIM)
+}
+
 #[test]
 fn tokens_are_the_nearest_codes_of_the_scaled_and_clipped_features() {
     let device = Device::cpu(1).unwrap();
@@ -227,7 +242,7 @@ fn tokens_are_the_nearest_codes_of_the_scaled_and_clipped_features() {
         let quantizer = Quantizer::from_tensors(&config, HIDDEN, lookup(&tensors)).unwrap();
         let tangent: Vec<Vec<f64>> =
             tensors[QuantizerConfig::TANGENT].1.chunks(DIM).map(|v| v.iter().map(|x| f64::from(*x)).collect()).collect();
-        let sentence = quantizer.quantize(&device, &encoded);
+        let sentence = quantize(&quantizer, &device, &encoded).unwrap();
         assert_eq!(sentence.tokens.len(), 400);
         quantizer.check(&sentence).unwrap();
         let mut used = std::collections::BTreeSet::new();
@@ -266,16 +281,15 @@ fn embeddings_are_rows_by_token() {
 }
 
 #[test]
-fn features_that_are_not_finite_have_a_token() {
+fn features_that_are_not_finite_are_refused() {
     let device = Device::cpu(1).unwrap();
     let quantizer = Quantizer::from_tensors(&codes(Geometry::Poincare { curvature: 1.0 }), HIDDEN, lookup(&codebook(4))).unwrap();
-    let origin = quantizer.quantize(&device, &[0.0; DIM]);
     for poison in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-        let mut feature = [0.5; DIM];
-        feature[2] = poison;
-        assert_eq!(quantizer.quantize(&device, &feature), origin);
+        let mut features = [0.5; 3 * DIM];
+        features[DIM + 2] = poison;
+        assert!(matches!(quantize(&quantizer, &device, &features), Err(Error::Format { .. })));
     }
-    assert_eq!(quantizer.quantize(&device, &[f32::MAX; DIM]).tokens.len(), 1);
+    assert_eq!(quantize(&quantizer, &device, &[f32::MAX; DIM]).unwrap().tokens.len(), 1);
 }
 
 #[test]

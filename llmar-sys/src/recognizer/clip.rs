@@ -9,14 +9,14 @@ use super::scorer::{Job, Scorer, nanoseconds};
 use crate::control::Control;
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::motion::ActionSentence;
+use crate::motion::{ActionSentence, EncoderScratch};
 use crate::skeleton::Clip;
 use crate::text::{Decoding, LabelScore, Ranking};
 
 /// Settings of a recogniser.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// Threads; 0 and 1 run on the caller's thread alone, more start workers that end with the recogniser. At most 256.
+    /// Threads, for a model on the CPU; 0 and 1 run on the caller's thread alone, more start workers that end with the recogniser. At most 256.
     pub threads: usize,
     /// Labels returned, best first; 0 means 5. With `top_k` ≥ the number of labels the full distribution is computed.
     pub top_k: usize,
@@ -69,6 +69,7 @@ pub struct Timings {
 pub struct Recognizer {
     model: Arc<Model>,
     device: Device,
+    encoder: EncoderScratch,
     scorer: Scorer,
     question: Question,
     top_k: usize,
@@ -89,10 +90,11 @@ impl Recognizer {
             return Err(Error::argument("unknown_below", "0..=1", unknown_below));
         }
         let question = Question::of_model(&model)?;
-        let device = Device::cpu(options.threads.max(1))?;
+        let device = model.placed().device(options.threads.max(1))?;
         let scorer = Scorer::new(&device, &model)?;
         let top_k = if options.top_k == 0 { DEFAULT_TOP_K } else { options.top_k };
-        Ok(Self { model, device, scorer, question, top_k, decoding: options.decoding, unknown_below })
+        let encoder = EncoderScratch::new(&device);
+        Ok(Self { model, device, encoder, scorer, question, top_k, decoding: options.decoding, unknown_below })
     }
 
     /// The model it was made from.
@@ -120,7 +122,17 @@ impl Recognizer {
 
     /// The action sentence of a clip, without the language model, and the share of its joint-frames that were missing and filled.
     pub fn tokenize(&mut self, clip: &Clip<'_>, control: &Control) -> Result<(ActionSentence, f32)> {
-        self.model.tokenize(&self.device, clip, control)
+        Ok(self.tokenize_all(&[*clip], control, |_, source| source)?.remove(0))
+    }
+
+    /// The action sentences of clips; `of_clip` says in an error which clip it was.
+    pub(super) fn tokenize_all(
+        &mut self,
+        clips: &[Clip<'_>],
+        control: &Control,
+        of_clip: impl Fn(usize, Error) -> Error,
+    ) -> Result<Vec<(ActionSentence, f32)>> {
+        self.model.tokenize(&self.device, clips, &mut self.encoder, control, of_clip)
     }
 
     /// Recognises one clip.

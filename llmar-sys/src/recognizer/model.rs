@@ -6,10 +6,10 @@ use std::sync::{Arc, OnceLock};
 use crate::bytes::Bytes;
 use crate::checkpoint::{Checkpoint, Metadata, ReadOptions};
 use crate::control::Control;
-use crate::device::Device;
+use crate::device::{Device, Place, Placed};
 use crate::error::{Error, Result};
 use crate::llama::{Llama, Weights};
-use crate::motion::{ActionSentence, Encoder, Quantizer};
+use crate::motion::{ActionSentence, Encoder, EncoderScratch, Quantizer};
 use crate::skeleton::{Clip, prepare};
 use crate::text::Tokenizer;
 
@@ -18,6 +18,11 @@ use crate::text::Tokenizer;
 pub struct OpenOptions {
     /// Recompute the SHA-256 over the tensors (reads the whole file).
     pub verify: bool,
+    /// Where the model and its recognisers run.
+    pub device: Place,
+    /// Bytes that the model and all its recognisers may allocate for what they keep between calls: on the CPU their buffers and caches, on a GPU the
+    /// weights as well. The mapped checkpoint is not counted. 0 sets no limit.
+    pub memory_budget: u64,
 }
 
 /// A checkpoint with its stages ready to run.
@@ -29,36 +34,79 @@ pub struct Model {
     llama: Llama,
     /// Built when labels are first replaced.
     tokenizer: OnceLock<Tokenizer>,
+    placed: Placed,
+    /// Why the CPU was taken where [`Place::Auto`] looked for a GPU.
+    fallback: Option<Error>,
 }
 
 impl Model {
     /// Maps a `.llmar` file. The file must not be changed while the model lives (a new one may be renamed over it).
     pub fn open(path: &Path, options: OpenOptions) -> Result<Arc<Self>> {
-        Self::new(Checkpoint::open(path, read_options(options))?)
+        Self::new(Checkpoint::open(path, read_options(options))?, options)
     }
 
     /// Copies a `.llmar` file that is in memory.
     pub fn from_bytes(bytes: &[u8], options: OpenOptions) -> Result<Arc<Self>> {
-        Self::new(Checkpoint::from_bytes(Bytes::copy_from(bytes), read_options(options))?)
+        Self::new(Checkpoint::from_bytes(Bytes::copy_from(bytes), read_options(options))?, options)
     }
 
     /// Uses memory that is never freed, without a copy.
     pub fn from_static(bytes: &'static [u8], options: OpenOptions) -> Result<Arc<Self>> {
-        Self::new(Checkpoint::from_bytes(Bytes::from_static(bytes), read_options(options))?)
+        Self::new(Checkpoint::from_bytes(Bytes::from_static(bytes), read_options(options))?, options)
     }
 
     /// Uses bytes as they are, without a copy.
     pub fn from_shared(bytes: Bytes, options: OpenOptions) -> Result<Arc<Self>> {
-        Self::new(Checkpoint::from_bytes(bytes, read_options(options))?)
+        Self::new(Checkpoint::from_bytes(bytes, read_options(options))?, options)
     }
 
-    fn new(checkpoint: Checkpoint) -> Result<Arc<Self>> {
+    fn new(checkpoint: Checkpoint, options: OpenOptions) -> Result<Arc<Self>> {
         let metadata = checkpoint.metadata();
         check_stages(metadata)?;
         let encoder = Encoder::read(&metadata.encoder, &checkpoint)?;
         let quantizer = Quantizer::read(&metadata.quantizer, metadata.llama.hidden_size, &checkpoint)?;
         let llama = Llama { config: metadata.llama.clone(), weights: Weights::read(&metadata.llama, &checkpoint)? };
-        Ok(Arc::new(Self { checkpoint, encoder, quantizer, llama, tokenizer: OnceLock::new() }))
+        let (placed, fallback) = Placed::find(options.device, options.memory_budget)?;
+        let device = placed.device(1)?;
+        let (encoder, quantizer, llama) = (encoder.place(&device)?, quantizer.place(&device)?, llama.place(&device)?);
+        device.synchronize()?;
+        drop(device);
+        Ok(Arc::new(Self { checkpoint, encoder, quantizer, llama, tokenizer: OnceLock::new(), placed, fallback }))
+    }
+
+    /// This model, on its GPU, with a language model of another shape and made-up weights in place of its own: skeletons, prompt and labels stay, the
+    /// answers mean nothing. For measurements without a checkpoint.
+    #[cfg(feature = "cuda")]
+    pub fn synthetic(&self, config: crate::llama::LlamaConfig, scheme: crate::device::Scheme) -> Result<Arc<Self>> {
+        let device = self.placed.device(1)?;
+        let weights = Weights::random(&config, scheme, &device)?;
+        let quantizer = self.quantizer.with_random_embeddings(&device, config.hidden_size)?;
+        device.synchronize()?;
+        let metadata = Metadata {
+            llama: config.clone(),
+            scheme,
+            name: format!("{} of made-up weights", self.metadata().name),
+            ..self.metadata().clone()
+        };
+        Ok(Arc::new(Self {
+            checkpoint: self.checkpoint.with_metadata(metadata),
+            encoder: self.encoder.clone(),
+            quantizer,
+            llama: Llama { config, weights },
+            tokenizer: OnceLock::new(),
+            placed: self.placed.clone(),
+            fallback: None,
+        }))
+    }
+
+    /// Where it lies.
+    pub fn placed(&self) -> &Placed {
+        &self.placed
+    }
+
+    /// Why it lies on the CPU although [`Place::Auto`] looked for a GPU.
+    pub fn fallback(&self) -> Option<&Error> {
+        self.fallback.as_ref()
     }
 
     /// Its metadata.
@@ -96,19 +144,40 @@ impl Model {
         Ok(self.tokenizer.get_or_init(|| built))
     }
 
-    /// The action sentence of a clip, and the share of its joint-frames that were missing and filled.
-    pub(super) fn tokenize(&self, device: &Device, clip: &Clip<'_>, control: &Control) -> Result<(ActionSentence, f32)> {
+    /// The action sentences of clips, and of each the share of its joint-frames that were missing and filled. An unusable clip fails the whole call;
+    /// `of_clip` says which one it was.
+    pub(super) fn tokenize(
+        &self,
+        device: &Device,
+        clips: &[Clip<'_>],
+        scratch: &mut EncoderScratch,
+        control: &Control,
+        of_clip: impl Fn(usize, Error) -> Error,
+    ) -> Result<Vec<(ActionSentence, f32)>> {
         let preprocess = &self.metadata().preprocess;
-        control.check()?;
-        let prepared = prepare(preprocess, clip)?;
-        control.check()?;
-        let encoded = self.encoder.forward(device, &prepared.features, preprocess.frames);
-        if !encoded.iter().all(|x| x.is_finite()) {
-            return Err(Error::format("encoder", "its features are not finite numbers: the weights overflow f32"));
+        let tokens = self.encoder.config().tokens(preprocess.frames);
+        let mut sentences = Vec::with_capacity(clips.len());
+        for some in clips.chunks(TOGETHER) {
+            let (mut features, mut missing) = (Vec::new(), Vec::with_capacity(some.len()));
+            for clip in some {
+                control.check()?;
+                let of_clip = |source| of_clip(sentences.len() + missing.len(), source);
+                let prepared = prepare(preprocess, clip).map_err(of_clip)?;
+                missing.push(prepared.missing);
+                features.extend(prepared.features);
+            }
+            control.check()?;
+            let encoded = self.encoder.forward(device, &features, some.len(), preprocess.frames, scratch)?;
+            let all = self.quantizer.quantize(device, encoded, some.len() * tokens)?.tokens;
+            let each = all.chunks(tokens).map(|tokens| ActionSentence { tokens: tokens.to_vec() });
+            sentences.extend(each.zip(missing));
         }
-        Ok((self.quantizer.quantize(device, &encoded), prepared.missing))
+        Ok(sentences)
     }
 }
+
+/// Clips that go through the encoder together.
+const TOGETHER: usize = 64;
 
 fn read_options(options: OpenOptions) -> ReadOptions {
     ReadOptions { verify: options.verify }

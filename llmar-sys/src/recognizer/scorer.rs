@@ -11,20 +11,11 @@ use super::clip::Timings;
 use super::model::Model;
 use super::question::Question;
 use crate::control::Control;
-use crate::device::{Device, Rows};
+use crate::device::{Buffer, Device, Input, Rows};
 use crate::error::{Error, Result};
 use crate::llama::{KvCache, Llama, Workspace};
-use crate::memory::grow;
 use crate::motion::ActionSentence;
 use crate::text::{Decoding, LabelTrie, Search};
-
-/// Most rows of one pass, and of the prompts of one chunk of clips. More rows save nothing: weights are read once per pass, and from a few
-/// dozen rows on arithmetic takes longer. A row of SmolLM2 takes 46 KB of KV cache and 31 KB of buffers.
-const PASS_ROWS: usize = 256;
-/// What `x` holds, for errors.
-const ROWS: &str = "the rows of a pass";
-/// Most logits held at a time (4 MB): 21 rows of a vocabulary of 49,152.
-const LOGITS: usize = 1 << 20;
 
 /// Buffers of a recogniser, and the prefix in the first slots of its cache.
 #[derive(Debug)]
@@ -33,13 +24,19 @@ pub(super) struct Scorer {
     workspace: Workspace,
     /// P
     prefix: u32,
+    /// Most rows of a pass, and of the prompts of one chunk of clips.
+    pass_rows: usize,
     rows: Rows,
+    /// [rows] what stands there
+    inputs: Vec<Input>,
+    /// Rows whose children's log p is wanted, in order.
+    wanted: Vec<Wanted>,
     /// [rows, hidden]
-    x: Vec<f32>,
+    x: Buffer,
     /// A chunk of [rows, vocab]
-    logits: Vec<f32>,
-    /// ln Σ exp of each row of `logits`
-    normalisers: Vec<f32>,
+    logits: Buffer,
+    /// log p of children, row after row.
+    log_probs: Vec<f64>,
 }
 
 /// What a call asks, of whom.
@@ -63,8 +60,13 @@ struct Asked<'t> {
     slot: Vec<u32>,
 }
 
-/// A row whose children's log p is wanted: which clip, which node.
-type Evaluated = (usize, u32);
+/// A row whose children's log p is wanted.
+#[derive(Clone, Copy, Debug)]
+struct Wanted {
+    row: usize,
+    clip: usize,
+    node: u32,
+}
 
 impl Scorer {
     /// Runs the model's fixed prefix.
@@ -76,26 +78,22 @@ impl Scorer {
             return Err(Error::Limit { what: "number of tokens of the prefix", limit: limit as u64, got: ids.len() as u64 });
         }
         let mut scorer = Self {
-            cache: KvCache::new(&llama.config, ids.len().max(1))?,
-            workspace: Workspace::default(),
+            cache: KvCache::new(device, &llama.config, ids.len().max(1))?,
+            workspace: Workspace::new(device),
             prefix: 0,
+            pass_rows: pass_rows(device, llama),
             rows: Rows::default(),
-            x: Vec::new(),
-            logits: Vec::new(),
-            normalisers: Vec::new(),
+            inputs: Vec::new(),
+            wanted: Vec::new(),
+            x: device.buffer(),
+            logits: device.buffer(),
+            log_probs: Vec::new(),
         };
-        let prefix = ids.len() as u32;
-        let rows = Rows {
-            position: (0..prefix).collect(),
-            slot: (0..prefix).collect(),
-            ranges: (0..prefix).map(|i| 0..i + 1).collect(),
-            row_ranges: (0..prefix).map(|i| i..i + 1).collect(),
-        };
-        let mut x = Vec::new();
-        grow(ROWS, &mut x, ids.len() * llama.config.hidden_size)?;
-        llama.embed(ids, &mut x);
-        scorer.forward(device, llama, &rows, &mut x, &Control::default())?;
-        scorer.prefix = prefix;
+        for (i, &id) in (0..).zip(ids) {
+            scorer.push_row(i, i, 0..i + 1, [], Input::Word(id));
+        }
+        scorer.run(device, model, None, |_, _| Ok(()), &Control::default())?;
+        scorer.prefix = ids.len() as u32;
         Ok(scorer)
     }
 
@@ -110,7 +108,7 @@ impl Scorer {
         while let Some(first) = rest.first() {
             let (mut clips, mut rows) = (1, rows_of(first));
             while let Some(next) = rest.get(clips)
-                && rows + rows_of(next) <= PASS_ROWS
+                && rows + rows_of(next) <= self.pass_rows
             {
                 rows += rows_of(next);
                 clips += 1;
@@ -130,45 +128,31 @@ impl Scorer {
 
     /// Runs the prompts of a chunk of clips, packed, and supplies the root of each search.
     fn prompts<'q>(&mut self, job: Job<'q>, sentences: &[&ActionSentence], timings: &mut Timings) -> Result<Vec<Asked<'q>>> {
-        let Job { device, model, question, top_k, decoding, control } = job;
-        let hidden = model.llama().config.hidden_size;
+        let Job { model, question, top_k, decoding, .. } = job;
         let suffix = &question.suffix_ids;
         let mut asked: Vec<Asked<'q>> = Vec::with_capacity(sentences.len());
-        let mut last = Vec::with_capacity(sentences.len()); // row that ends each prompt
         self.clear_rows();
-        for sentence in sentences {
-            let codes = sentence.tokens.len();
+        for (clip, sentence) in sentences.iter().enumerate() {
             let start = asked.last().map_or(self.prefix, |a| a.prompt.end);
-            let prompt = start..start + (codes + suffix.len()) as u32;
-            for (i, slot) in prompt.clone().enumerate() {
-                self.push_row(self.prefix + i as u32, slot, start..slot + 1, []);
+            let codes = sentence.tokens.iter().map(|&token| Input::Code(token));
+            let words = suffix.iter().map(|&id| Input::Word(id));
+            let mut slot = start;
+            for input in codes.chain(words) {
+                self.push_row(self.prefix + slot - start, slot, start..slot + 1, [], input);
+                slot += 1;
             }
-            for &token in &sentence.tokens {
-                self.x.extend_from_slice(model.quantizer().embedding(token));
-            }
-            let words = self.x.len();
-            grow(ROWS, &mut self.x, words + suffix.len() * hidden)?;
-            model.llama().embed(suffix, &mut self.x[words..]);
-            last.push(self.rows.slot.len() - 1);
+            self.wanted.push(Wanted { row: self.inputs.len() - 1, clip, node: LabelTrie::ROOT });
             let search = Search::new(&question.trie, top_k, decoding, model.metadata().calibration.temperature);
-            asked.push(Asked { search, prompt, slot: vec![0; question.trie.len()] });
+            asked.push(Asked { search, prompt: start..slot, slot: vec![0; question.trie.len()] });
         }
-        timings.prompt_rows += self.rows.slot.len() as u64;
-        self.run(device, model.llama(), control)?;
-        for (clip, row) in last.iter().enumerate() {
-            self.x.copy_within(row * hidden..(row + 1) * hidden, clip * hidden);
-        }
-        let evaluated: Vec<Evaluated> = (0..asked.len()).map(|clip| (clip, LabelTrie::ROOT)).collect();
-        self.supply(job, &mut asked, &evaluated)?;
+        timings.prompt_rows += self.inputs.len() as u64;
+        self.answer(job, &mut asked)?;
         Ok(asked)
     }
 
     /// One pass over the nodes that the searches of a chunk ask for; false once none asks.
     fn labels(&mut self, job: Job<'_>, asked: &mut [Asked<'_>], timings: &mut Timings) -> Result<bool> {
-        let Job { device, model, question, control, .. } = job;
-        let trie = &question.trie;
-        let mut ids = Vec::new();
-        let mut evaluated: Vec<Evaluated> = Vec::new();
+        let trie = &job.question.trie;
         let mut free = self.free_slot(asked);
         self.clear_rows();
         let mut path = Vec::new();
@@ -182,20 +166,17 @@ impl Scorer {
                     at = trie.parent(at);
                 }
                 let position = self.prefix + (asked.prompt.end - asked.prompt.start) + trie.node_depth(node) - 1;
-                self.push_row(position, free, asked.prompt.clone(), path.iter().rev().map(|&slot| slot..slot + 1));
-                ids.push(trie.token(node));
-                evaluated.push((clip, node));
+                let ancestors = path.iter().rev().map(|&slot| slot..slot + 1);
+                self.push_row(position, free, asked.prompt.clone(), ancestors, Input::Word(trie.token(node)));
+                self.wanted.push(Wanted { row: self.inputs.len() - 1, clip, node });
                 free += 1;
             }
         }
-        if ids.is_empty() {
+        if self.inputs.is_empty() {
             return Ok(false);
         }
-        grow(ROWS, &mut self.x, ids.len() * model.llama().config.hidden_size)?;
-        model.llama().embed(&ids, &mut self.x);
-        timings.label_rows += ids.len() as u64;
-        self.run(device, model.llama(), control)?;
-        self.supply(job, asked, &evaluated)?;
+        timings.label_rows += self.inputs.len() as u64;
+        self.answer(job, asked)?;
         Ok(true)
     }
 
@@ -211,11 +192,12 @@ impl Scorer {
         self.rows.slot.clear();
         self.rows.ranges.clear();
         self.rows.row_ranges.clear();
-        self.x.clear();
+        self.inputs.clear();
+        self.wanted.clear();
     }
 
     /// Adds a row that sees the prefix, `own` and `more`, in this order.
-    fn push_row(&mut self, position: u32, slot: u32, own: Range<u32>, more: impl IntoIterator<Item = Range<u32>>) {
+    fn push_row(&mut self, position: u32, slot: u32, own: Range<u32>, more: impl IntoIterator<Item = Range<u32>>, input: Input) {
         let first = self.rows.ranges.len() as u32;
         if self.prefix > 0 {
             self.rows.ranges.push(0..self.prefix);
@@ -225,65 +207,87 @@ impl Scorer {
         self.rows.row_ranges.push(first..self.rows.ranges.len() as u32);
         self.rows.position.push(position);
         self.rows.slot.push(slot);
+        self.inputs.push(input);
     }
 
-    /// Runs `self.rows` over `self.x`.
-    fn run(&mut self, device: &Device, llama: &Llama, control: &Control) -> Result<()> {
-        let (rows, mut x) = (std::mem::take(&mut self.rows), std::mem::take(&mut self.x));
-        let result = self.forward(device, llama, &rows, &mut x, control);
-        (self.rows, self.x) = (rows, x);
-        result
+    /// Runs the rows and supplies the searches with log p of the children of every wanted node.
+    fn answer(&mut self, job: Job<'_>, asked: &mut [Asked<'_>]) -> Result<()> {
+        let trie = &job.question.trie;
+        let supply = |wanted: &Wanted, log_probs: &[f64]| {
+            if !log_probs.iter().all(|log_p| log_p.is_finite()) {
+                return Err(Error::format("llama", "its logits are not finite numbers: the weights overflow"));
+            }
+            asked[wanted.clip].search.supply(wanted.node, log_probs.iter().copied());
+            Ok(())
+        };
+        self.run(job.device, job.model, Some(trie), supply, job.control)
     }
 
-    /// One pass, or several of [`PASS_ROWS`] rows where there are more: a row sees only itself and rows before it, so that changes nothing.
-    fn forward(&mut self, device: &Device, llama: &Llama, rows: &Rows, x: &mut [f32], control: &Control) -> Result<()> {
-        let n = rows.slot.len();
-        let slots = rows.slot.iter().max().map_or(0, |slot| *slot as usize + 1);
-        self.cache.reserve(slots)?;
-        if n <= PASS_ROWS {
-            return llama.forward(device, rows, x, &mut self.cache, &mut self.workspace, control);
-        }
-        for start in (0..n).step_by(PASS_ROWS) {
-            let part = start..(start + PASS_ROWS).min(n);
-            let part_rows = Rows {
-                position: rows.position[part.clone()].to_vec(),
-                slot: rows.slot[part.clone()].to_vec(),
-                ranges: rows.ranges.clone(),
-                row_ranges: rows.row_ranges[part.clone()].to_vec(),
+    /// Runs the rows, and supplies log p of the children in `trie` of every wanted node. One pass, or several of `pass_rows` where there are more: a row sees only itself and rows before it, so that changes nothing.
+    fn run(
+        &mut self,
+        device: &Device,
+        model: &Model,
+        trie: Option<&LabelTrie>,
+        mut supply: impl FnMut(&Wanted, &[f64]) -> Result<()>,
+        control: &Control,
+    ) -> Result<()> {
+        let (llama, codes) = (model.llama(), model.quantizer().embeddings());
+        let slots = self.rows.slot.iter().max().map_or(0, |slot| *slot as usize + 1);
+        self.cache.reserve(device, slots)?;
+        let n = self.inputs.len();
+        let mut wanted = &self.wanted[..];
+        for start in (0..n).step_by(self.pass_rows) {
+            let part = start..(start + self.pass_rows).min(n);
+            llama.embed(device, codes, &self.inputs[part.clone()], &mut self.x)?;
+            let own;
+            let rows = if part.len() == n {
+                &self.rows
+            } else {
+                own = part_of(&self.rows, part.clone());
+                &own
             };
-            let hidden = llama.config.hidden_size;
-            let part_x = &mut x[part.start * hidden..part.end * hidden];
-            llama.forward(device, &part_rows, part_x, &mut self.cache, &mut self.workspace, control)?;
-        }
-        Ok(())
-    }
-
-    /// Head and log-softmax of the first rows of `self.x`, one a node of `evaluated`: log p of the children goes to the searches.
-    fn supply(&mut self, job: Job<'_>, asked: &mut [Asked<'_>], evaluated: &[Evaluated]) -> Result<()> {
-        let (device, llama, trie, control) = (job.device, job.model.llama(), &job.question.trie, job.control);
-        let (hidden, vocab) = (llama.config.hidden_size, llama.config.vocab_size);
-        let chunk = (LOGITS / vocab).clamp(1, PASS_ROWS);
-        for (i, nodes) in evaluated.chunks(chunk).enumerate() {
-            control.check()?;
-            let m = nodes.len();
-            if self.normalisers.len() < m {
-                grow("logits", &mut self.logits, m * vocab)?;
-                self.normalisers.resize(m, 0.0);
-            }
-            let logits = &mut self.logits[..m * vocab];
-            let normalisers = &mut self.normalisers[..m];
-            llama.logits(device, &self.x[i * chunk * hidden..][..m * hidden], logits, &mut self.workspace)?;
-            device.log_sum_exp(logits, vocab, normalisers);
-            for ((&(clip, node), logits), &normaliser) in nodes.iter().zip(logits.chunks_exact(vocab)).zip(&*normalisers) {
-                let log_p = |child: &u32| f64::from(logits[trie.token(*child) as usize]) - f64::from(normaliser);
-                let children = trie.children(node);
-                if !children.iter().all(|child| log_p(child).is_finite()) {
-                    return Err(Error::format("llama", "its logits are not finite numbers: the weights overflow f32"));
+            llama.forward(device, rows, &mut self.x, &mut self.cache, &mut self.workspace, control)?;
+            let (now, later) = wanted.split_at(wanted.partition_point(|w| w.row < part.end));
+            wanted = later;
+            let vocab = llama.config.vocab_size;
+            for some in now.chunks((device.limits().logits / vocab).clamp(1, self.pass_rows)) {
+                control.check()?;
+                let rows: Vec<u32> = some.iter().map(|w| (w.row - part.start) as u32).collect();
+                let (mut tokens, mut ends) = (Vec::new(), Vec::with_capacity(some.len()));
+                for (wanted, trie) in some.iter().zip(std::iter::repeat(trie).flatten()) {
+                    tokens.extend(trie.children(wanted.node).iter().map(|&child| trie.token(child)));
+                    ends.push(tokens.len());
                 }
-                asked[clip].search.supply(node, children.iter().map(log_p));
+                llama.logits(device, &self.x, &rows, &mut self.logits, &mut self.workspace)?;
+                device.log_softmax_at(&self.logits, vocab, &ends, &tokens, &mut self.log_probs)?;
+                let mut from = 0;
+                for (wanted, &end) in some.iter().zip(&ends) {
+                    supply(wanted, &self.log_probs[from..end])?;
+                    from = end;
+                }
             }
         }
-        Ok(())
+        // A GPU may still be at work where no row is wanted; what failed there must not be blamed on a later call.
+        device.synchronize()
+    }
+}
+
+/// Rows of a pass that a device takes well and its memory budget allows: a row takes its share of the buffers and a slot of the cache. At least
+/// one, so that a budget that is too small for it fails with the bytes it needs.
+fn pass_rows(device: &Device, llama: &Llama) -> usize {
+    let each = llama.row_bytes() + llama.slot_bytes();
+    let fit = device.budget().left() / (2 * each).max(1);
+    device.limits().rows.min(usize::try_from(fit).unwrap_or(usize::MAX)).max(1)
+}
+
+/// Some consecutive rows of a pass.
+fn part_of(rows: &Rows, part: Range<usize>) -> Rows {
+    Rows {
+        position: rows.position[part.clone()].to_vec(),
+        slot: rows.slot[part.clone()].to_vec(),
+        ranges: rows.ranges.clone(),
+        row_ranges: rows.row_ranges[part].to_vec(),
     }
 }
 

@@ -240,14 +240,18 @@ fn compare_tokens(stage1: &Path, archive: &Path) -> Result<(usize, usize)> {
     let encoder = motion::Encoder::from_tensors(&file.meta.encoder, find)?;
     let quantizer = motion::Quantizer::from_tensors(&file.meta.quantizer, 0, find)?;
     let device = Device::cpu(1)?;
+    let mut scratch = motion::EncoderScratch::new(&device);
     let archive = ClipArchive::read(archive)?;
     let prepared = archive.clips.iter().map(|c| Ok(prepare(&file.meta.preprocess, &c.view())?.features)).collect::<Result<Vec<_>>>()?;
     let QuantizerConfig { codes, dim, .. } = file.meta.quantizer;
     let points = file.meta.quantizer.points(&file.floats(QuantizerConfig::TANGENT, &[codes, dim])?);
     let (mut total, mut different) = (0, 0);
     for (input, tokens) in prepared.iter().zip(trainer.tokens(&prepared)?) {
-        let mut features = encoder.forward(&device, input, file.meta.preprocess.frames);
-        let runtime = quantizer.quantize(&device, &features).tokens;
+        let frames = file.meta.preprocess.frames;
+        let encoded = encoder.forward(&device, input, 1, frames, &mut scratch)?;
+        let runtime = quantizer.quantize(&device, encoded, encoder.config().tokens(frames))?.tokens;
+        let mut features = vec![0.0; runtime.len() * dim];
+        device.read(encoded, &mut features)?;
         assert_eq!(runtime.len(), tokens.len());
         total += tokens.len();
         file.meta.quantizer.condition(&mut features);

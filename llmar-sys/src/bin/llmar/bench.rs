@@ -6,10 +6,10 @@ use std::io::{Write, stdout};
 use std::time::{Duration, Instant};
 
 use llmar::control::Control;
-use llmar::device::{Device, Matrix, MatrixData, Rows, Scheme, Store};
+use llmar::device::{Cpu, Device, Input, Matrix, MatrixData, Rows, Scheme, Store};
 use llmar::formats::{OwnedClip, read_clips};
 use llmar::llama::{KvCache, Workspace};
-use llmar::recognizer::{Model, OpenOptions, Options, Recognizer, Timings};
+use llmar::recognizer::{Model, Options, Recognizer, Timings};
 
 use crate::{Arguments, Failure};
 
@@ -32,19 +32,26 @@ pub fn bench(args: &Arguments) -> Result<(), Failure> {
 
     let before = peak_memory();
     let start = Instant::now();
-    let model = Model::open(path, OpenOptions::default())?;
+    let model = args.open(path)?;
     let open = start.elapsed();
     let longest = model.metadata().llama.max_position_embeddings.saturating_sub(DECODE_STEPS).min(PROMPT_LIMIT);
     if !(1..=longest).contains(&prompt) {
         return Err(Failure::Usage(format!("--prompt: expected 1 to {longest} for this model, got {prompt}")));
     }
-    let mut recognizer = Recognizer::new(model.clone(), Options { threads, ..Options::default() })?;
-
     let owned = match rest {
         [] => waving(&model),
         [file] => read_clips(file)?.into_iter().next().ok_or_else(|| Failure::Usage(format!("{}: holds no clip", file.display())))?,
         [_, extra, ..] => return Err(Failure::Usage(format!("unexpected argument `{}`", extra.display()))),
     };
+    #[cfg(feature = "cuda")]
+    if crate::bench_gpu::is_gpu(&model) {
+        return crate::bench_gpu::bench(args, &model, &owned);
+    }
+    if args.synthetic.is_some() {
+        return Err(Failure::Usage("--synthetic: made-up weights are for a GPU, give --device cuda:0".into()));
+    }
+    let mut recognizer = Recognizer::new(model.clone(), Options { threads, ..Options::default() })?;
+
     let clip = owned.view();
     let control = Control::default();
     let (mut stages, mut label) = (Timings::default(), 0);
@@ -58,11 +65,12 @@ pub fn bench(args: &Arguments) -> Result<(), Failure> {
     let many = best(budget, || recognizer.recognize_batch(&clips, &control).map(drop))?;
     drop(recognizer);
 
+    let cpu = Cpu::new(threads)?;
     let device = Device::cpu(threads)?;
     let (prefill, decode) = passes(&model, &device, prompt, budget)?;
     let weights = weight_bytes(&model);
-    let bandwidth = read_bandwidth(&device, weights, budget)?;
-    let ceiling = kernel_ceiling(&device, model.metadata().scheme, budget)?;
+    let bandwidth = read_bandwidth(&cpu, weights, budget)?;
+    let ceiling = kernel_ceiling(&cpu, model.metadata().scheme, budget)?;
 
     let flop = 2.0 * matrix_parameters(&model);
     // Every row through every matrix at the kernel's rate, and the head's weights once for the prompt and once for the labels at memory's.
@@ -146,7 +154,7 @@ fn ms(time: Duration) -> f64 {
 }
 
 /// Shortest time of `work`, repeated until `budget` is used up, at least three times.
-fn best(budget: Duration, mut work: impl FnMut() -> llmar::Result<()>) -> llmar::Result<Duration> {
+pub fn best(budget: Duration, mut work: impl FnMut() -> llmar::Result<()>) -> llmar::Result<Duration> {
     let (mut best, start, mut runs) = (Duration::MAX, Instant::now(), 0);
     while runs < 3 || start.elapsed() < budget {
         let from = Instant::now();
@@ -182,14 +190,13 @@ fn waving(model: &Model) -> OwnedClip {
 /// Times of a prompt of `prompt` tokens (logits of its last), and of [`DECODE_STEPS`] single tokens after it.
 fn passes(model: &Model, device: &Device, prompt: usize, budget: Duration) -> llmar::Result<(Duration, Duration)> {
     let llama = model.llama();
-    let (hidden, vocab) = (llama.config.hidden_size, llama.config.vocab_size);
-    let mut cache = KvCache::new(&llama.config, prompt + DECODE_STEPS)?;
-    let mut work = Workspace::default();
+    let vocab = llama.config.vocab_size;
+    let mut cache = KvCache::new(device, &llama.config, prompt + DECODE_STEPS)?;
+    let mut work = Workspace::new(device);
     let control = Control::default();
-    let mut x = vec![0.0; prompt * hidden];
-    let mut logits = vec![0.0; vocab];
+    let (mut x, mut logits) = (device.buffer(), device.buffer());
     let mut pass = |from: usize, n: usize| {
-        let ids: Vec<u32> = (from..from + n).map(|i| (i * 977 % vocab) as u32).collect();
+        let inputs: Vec<Input> = (from..from + n).map(|i| Input::Word((i * 977 % vocab) as u32)).collect();
         let slots = from as u32..(from + n) as u32;
         let rows = Rows {
             position: slots.clone().collect(),
@@ -197,9 +204,10 @@ fn passes(model: &Model, device: &Device, prompt: usize, budget: Duration) -> ll
             ranges: slots.map(|s| 0..s + 1).collect(),
             row_ranges: (0..n as u32).map(|i| i..i + 1).collect(),
         };
-        llama.embed(&ids, &mut x[..n * hidden]);
-        llama.forward(device, &rows, &mut x[..n * hidden], &mut cache, &mut work, &control)?;
-        llama.logits(device, &x[(n - 1) * hidden..n * hidden], &mut logits, &mut work)
+        llama.embed(device, model.quantizer().embeddings(), &inputs, &mut x)?;
+        llama.forward(device, &rows, &mut x, &mut cache, &mut work, &control)?;
+        llama.logits(device, &x, &[n as u32 - 1], &mut logits, &mut work)?;
+        device.synchronize()
     };
     let prefill = best(budget, || pass(0, prompt))?;
     let decode = best(budget, || (0..DECODE_STEPS).try_for_each(|i| pass(prompt + i, 1)))?;
@@ -231,8 +239,7 @@ fn matrix_parameters(model: &Model) -> f64 {
 }
 
 /// Bytes a second at which the device's threads read memory as large as the model's weights, doing nothing with them.
-fn read_bandwidth(device: &Device, bytes: usize, budget: Duration) -> llmar::Result<f64> {
-    let Device::Cpu(cpu) = device;
+fn read_bandwidth(cpu: &Cpu, bytes: usize, budget: Duration) -> llmar::Result<f64> {
     let values = vec![1.0f32; bytes / size_of::<f32>()];
     let time = best(budget, || {
         cpu.read(&values);
@@ -242,14 +249,14 @@ fn read_bandwidth(device: &Device, bytes: usize, budget: Duration) -> llmar::Res
 }
 
 /// Operations a second of the scheme's own kernel on a matrix that stays in the cache: what the prompt pass could reach if nothing else took time.
-fn kernel_ceiling(device: &Device, scheme: Scheme, budget: Duration) -> llmar::Result<f64> {
+fn kernel_ceiling(cpu: &Cpu, scheme: Scheme, budget: Duration) -> llmar::Result<f64> {
     let (rows, cols, n) = (512, 512, 48);
     let weights: Vec<f32> = (0..rows * cols).map(|i| ((i * 31 % 97) as f32 - 48.0) / 97.0).collect();
     let matrix = Matrix::pack(scheme, rows, cols, &weights);
     let x: Vec<f32> = (0..n * cols).map(|i| ((i * 17 % 89) as f32 - 44.0) / 89.0).collect();
     let mut y = vec![0.0; n * rows];
     let time = best(budget, || {
-        device.linear(&matrix, &x, n, &mut y, Store::Overwrite);
+        cpu.linear(&matrix, &x, n, &mut y, Store::Overwrite);
         Ok(())
     })?;
     Ok((2 * rows * cols * n) as f64 / time.as_secs_f64())

@@ -61,6 +61,6 @@ pub fn verify(args: &Arguments) -> Result<(), Failure> {
     if let Some(extra) = rest.first() {
         return Err(Failure::Usage(format!("unexpected argument `{}`", extra.display())));
     }
-    let model = Model::open(path, OpenOptions { verify: true })?;
+    let model = Model::open(path, OpenOptions { verify: true, ..OpenOptions::default() })?;
     Ok(writeln!(stdout(), "{}: sound, SHA-256 {}", path.display(), model.metadata().tensors_sha256)?)
 }

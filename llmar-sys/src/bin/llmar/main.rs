@@ -1,6 +1,8 @@
 //! `llmar`: look into a model, check it, recognise clips with it, measure it.
 
 mod bench;
+#[cfg(feature = "cuda")]
+mod bench_gpu;
 mod clip;
 mod info;
 mod recognize;
@@ -9,7 +11,8 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use lexopt::prelude::*;
-use llmar::recognizer::THREAD_LIMIT;
+use llmar::device::Place;
+use llmar::recognizer::{Model, OpenOptions, THREAD_LIMIT};
 
 const HELP: &str = "\
 llmar: recognises human actions in skeleton clips
@@ -17,12 +20,15 @@ llmar: recognises human actions in skeleton clips
 usage:
   llmar info MODEL [--json]
   llmar verify MODEL
-  llmar recognize MODEL CLIPS... [--top N] [--threads N] [--batch N] [--labels A,B,..] [--unknown-below P] [--greedy] [--json]
+  llmar recognize MODEL CLIPS... [--top N] [--threads N] [--batch N] [--labels A,B,..] [--unknown-below P] [--greedy]
+                  [--device D] [--memory BYTES] [--json]
   llmar clip CLIPS... [--index I] [--out FILE]
   llmar bench MODEL [CLIP] [--threads N] [--seconds S] [--batch N] [--prompt N] [--json]
+  llmar bench MODEL [CLIP] --device cuda:N [--synthetic llama-7b|llama-13b] [--seconds S] [--batch N] [--prompt N] [--json]
 
 MODEL is a .llmar checkpoint. CLIPS are files of skeleton clips: clip archives (.safetensors), NW-UCLA JSON or DeepMimic JSON;
-the kind is found from the content. `clip` writes one clip as the plain text that examples/c reads.
+the kind is found from the content. D is cpu, cuda:0, cuda:1, ... or auto. `--memory` is a budget for what the model and the recogniser allocate.
+`--synthetic` measures a language model of that shape with made-up weights in MODEL's place. `clip` writes one clip as the plain text that examples/c reads.
 Exit status: 0 done, 1 error, 2 wrong usage.";
 
 /// Why the program ends without success.
@@ -67,6 +73,9 @@ struct Arguments {
     seconds: Option<f64>,
     unknown_below: Option<f32>,
     labels: Option<Vec<String>>,
+    device: Place,
+    memory: u64,
+    synthetic: Option<String>,
     out: Option<std::path::PathBuf>,
 }
 
@@ -93,6 +102,11 @@ impl Arguments {
                 "seconds" => all.seconds = Some(parser.value()?.parse()?),
                 "unknown-below" => all.unknown_below = Some(parser.value()?.parse()?),
                 "labels" => all.labels = Some(parser.value()?.string()?.split(',').map(|s| s.trim().to_owned()).collect()),
+                "device" => {
+                    all.device = parser.value()?.string()?.parse::<Place>().map_err(|e| Failure::Usage(format!("--device: {e}")))?
+                }
+                "memory" => all.memory = parser.value()?.parse()?,
+                "synthetic" => all.synthetic = Some(parser.value()?.string()?),
                 _ => all.out = Some(parser.value()?.into()),
             }
         }
@@ -105,6 +119,15 @@ impl Arguments {
             Some((model, rest)) => Ok((model, rest)),
             None => Err(Failure::Usage("a MODEL is missing".into())),
         }
+    }
+
+    /// How a model is opened, as asked for. Says so where `auto` has to take the CPU.
+    fn open(&self, path: &std::path::Path) -> Result<std::sync::Arc<Model>, Failure> {
+        let model = Model::open(path, OpenOptions { device: self.device, memory_budget: self.memory, ..OpenOptions::default() })?;
+        if let Some(reason) = model.fallback() {
+            let _ = writeln!(io::stderr(), "llmar: runs on the CPU: {reason}");
+        }
+        Ok(model)
     }
 
     /// Threads asked for, else one a core, as many as a recogniser takes.
@@ -125,9 +148,11 @@ fn run() -> Result<(), Failure> {
     match command.as_str() {
         "info" => info::info(&parse(&["json"])?),
         "verify" => info::verify(&parse(&[])?),
-        "recognize" => recognize::recognize(&parse(&["json", "threads", "top", "batch", "labels", "unknown-below", "greedy"])?),
+        "recognize" => {
+            recognize::recognize(&parse(&["json", "threads", "top", "batch", "labels", "unknown-below", "greedy", "device", "memory"])?)
+        }
         "clip" => clip::clip(&parse(&["index", "out"])?),
-        "bench" => bench::bench(&parse(&["json", "threads", "seconds", "batch", "prompt"])?),
+        "bench" => bench::bench(&parse(&["json", "threads", "seconds", "batch", "prompt", "device", "synthetic"])?),
         "help" => Ok(writeln!(io::stdout(), "{HELP}")?),
         "version" => Ok(writeln!(io::stdout(), "llmar {}", env!("CARGO_PKG_VERSION"))?),
         other => Err(Failure::Usage(format!("unknown command `{other}`"))),

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use llmar::control::Control;
 use llmar::formats::{OwnedClip, read_clips};
-use llmar::recognizer::{Model, OpenOptions, Options, Recognition, Recognizer};
+use llmar::recognizer::{Options, Recognition, Recognizer};
 use llmar::text::Decoding;
 
 use crate::{Arguments, Failure};
@@ -15,7 +15,7 @@ pub fn recognize(args: &Arguments) -> Result<(), Failure> {
     if files.is_empty() {
         return Err(Failure::Usage("CLIPS are missing".into()));
     }
-    let model = Model::open(path, OpenOptions::default())?;
+    let model = args.open(path)?;
     let decoding = if args.greedy { Decoding::Greedy } else { Decoding::Exact };
     let options = Options { threads: args.threads(), top_k: args.top.unwrap_or(3), decoding, unknown_below: args.unknown_below };
     let mut recognizer = Recognizer::new(model, options)?;

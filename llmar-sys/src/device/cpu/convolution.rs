@@ -26,8 +26,8 @@ impl Cpu {
         }
         for y in y[..t_out * conv.weight.rows].chunks_exact_mut(conv.weight.rows.max(1)) {
             match store {
-                Store::Overwrite => y.copy_from_slice(&conv.bias),
-                Store::Add => y.iter_mut().zip(&conv.bias).for_each(|(y, b)| *y += b),
+                Store::Overwrite => y.copy_from_slice(conv.bias.values()),
+                Store::Add => y.iter_mut().zip(conv.bias.values()).for_each(|(y, b)| *y += b),
             }
         }
         self.linear(&conv.weight, &scratch.taps, t_out, y, Store::Add);

@@ -17,11 +17,16 @@ mod parts;
 mod peak;
 mod pool;
 mod rope;
+#[cfg(test)]
+mod tests;
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::{Error, Result};
+use crate::memory::Budget;
 use lanes::{Kernel, Portable};
+#[cfg(feature = "cuda")]
+pub(super) use rope::rotation;
 
 /// Instruction sets with kernels of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +79,8 @@ pub struct Cpu {
     /// Buffers that are not in use. A list, because several callers may share one device.
     scratch: Mutex<Vec<Scratch>>,
     rope: rope::Tables,
+    /// What buffers made for this device are counted against.
+    budget: Arc<Budget>,
 }
 
 /// Buffers of one running op.
@@ -107,7 +114,7 @@ impl Cpu {
             let pool = pool::Pool::new(threads - 1);
             Some(pool.map_err(|e| Error::argument("threads", "workers that the system can start", e))?)
         };
-        Ok(Self { isa, threads, pool, scratch: Mutex::default(), rope: rope::Tables::default() })
+        Ok(Self { isa, threads, pool, scratch: Mutex::default(), rope: rope::Tables::default(), budget: Budget::new(0) })
     }
 
     /// The instruction set of its kernels.
@@ -120,9 +127,15 @@ impl Cpu {
         self.threads
     }
 
-    /// See [`Device::install`](crate::device::Device::install).
-    pub fn install<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {
-        f()
+    /// Counts the buffers of this device against `budget`.
+    pub(super) fn with_budget(mut self, budget: Arc<Budget>) -> Self {
+        self.budget = budget;
+        self
+    }
+
+    /// See [`Device::budget`](crate::device::Device::budget).
+    pub(super) fn budget(&self) -> &Arc<Budget> {
+        &self.budget
     }
 
     /// Runs a kernel on this machine's lanes.

@@ -23,7 +23,7 @@ struct Table {
 
 /// (cos, sin) of pair `i` at `position`. The angle is rounded to f32 as in the model's training: inverse frequency 1 / theta^(2i/head_dim), times
 /// the position.
-fn rotation(position: u32, i: usize, head_dim: usize, theta: f32) -> (f32, f32) {
+pub(in crate::device) fn rotation(position: u32, i: usize, head_dim: usize, theta: f32) -> (f32, f32) {
     let exponent = (2 * i) as f32 / head_dim as f32;
     let inverse_frequency = 1.0 / (f64::from(theta).powf(f64::from(exponent)) as f32);
     let (sin, cos) = (position as f32 * inverse_frequency).sin_cos();
