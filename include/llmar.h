@@ -595,7 +595,7 @@ typedef struct llmar_recognition {
 #define LLMAR_ERROR_NO_KERNELS -54
 
 /**
- * The GPU failed. Nothing on it can be used any more: free the model and its recognizers, and open it anew.
+ * The GPU failed. This process can use nothing on it any more: free the model and its recognizers, and go on on the CPU or in a new process.
  */
 #define LLMAR_ERROR_DEVICE_FAULT -55
 

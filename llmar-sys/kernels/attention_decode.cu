@@ -241,12 +241,13 @@ __device__ __forceinline__ void attend(const Layer& layer, float* partials, cons
     float2* const softmax = reinterpret_cast<float2*>(sums + WARPS * HEADS * width);
 
     const unsigned first = layer.row_first[row], last = layer.row_last[row];
+    const unsigned* const ranges = layer.ranges + 2 * static_cast<size_t>(first);
     unsigned length = 0;
-    for (unsigned i = first + lane_id(); i < last; i += 32) length += layer.ranges[2 * static_cast<size_t>(i) + 1] - layer.ranges[2 * static_cast<size_t>(i)];
+    for (unsigned i = lane_id(); i < last - first; i += 32) length += ranges[2 * i + 1] - ranges[2 * i];
     length = total_of_warp(length);
     const unsigned part = blockIdx.z * WARPS + warp_id();
     const unsigned from = cut(length, gridDim.z * WARPS, part), to = cut(length, gridDim.z * WARPS, part + 1);
-    const Slots slots = {layer.ranges + 2 * static_cast<size_t>(first), 0};
+    const Slots slots = {ranges, 0};
 
     const float scale = LOG2_E / sqrtf(static_cast<float>(head_dim));
     const int row_width = (heads + 2 * layer.kv_heads) * head_dim;

@@ -1,10 +1,10 @@
 // y [n, rows] = X [n, ld] · W [rows, ld]ᵀ on the tensor cores, f16 in, f32 sums, for more rows of activations than gemv.cu takes.
 //
-// X is the half operand. W is f16 [rows, ld], or q8 or q4 as in the checkpoint (src/device/matrix.rs), whose weights become halves on their way:
-// (q − 128) · scale or q · scale + min, rounded once. What becomes of the sums:
+// X is the half operand. W is f16 [rows, ld], or q8 or q4 as in the checkpoint (src/device/matrix.rs), whose weights become halves on their
+// way: (q − 128) · scale or q · scale + min, rounded once. What becomes of the sums:
 // - *_store: y = X Wᵀ; *_add: y += X Wᵀ (the residual); both for any number of rows.
-// - *_swiglu: W is gate_up [2f, hidden], the result silu(gate) · up as halves [n, f]. f must be a multiple of 32; otherwise take the plain product and
-//   swiglu.cu. Only `half` of the operand is written.
+// - *_swiglu: W is gate_up [2f, hidden], the result silu(gate) · up as halves [n, f]. f must be a multiple of 32; otherwise take the plain
+//   product and swiglu.cu. Of the operand only `half` is written.
 //
 // | family | n | tile: activations × features | launch (F = rows, or 2f for swiglu) |
 // |---|---|---|---|
@@ -13,30 +13,32 @@
 // | gemm_* | any | 128 × 128 | grid ⌈n / 128⌉ · ⌈F / 128⌉, block 128, 48 KB |
 // | wide_* | any | 256 × 128 | grid ⌈n / 256⌉ · ⌈F / 128⌉, block 256, 96 KB: not on sm_75 |
 //
-// A larger tile asks less of the L2 cache and has fewer blocks: 64 × 64 does 32 operations a byte, 128 × 128 does 64, 256 × 128 does 85. At 600 TFLOP/s,
-// about what mma.sync reaches on an H100, 128 × 128 would read 9 TB/s, more than that L2 gives, and 256 × 128 7 TB/s. On smaller GPUs 128 × 128 will do.
+// A larger tile asks less of the L2 cache and has fewer blocks: 64 × 64 does 32 operations a byte, 128 × 128 does 64, 256 × 128 does 85. At
+// 600 TFLOP/s, about what mma.sync can reach on an H100, 128 × 128 would read 9 TB/s, more than that L2 gives, and 256 × 128 reads 7 TB/s.
 // So take the largest tile that gives every processor its blocks (two of gemm_*, one of wide_*).
 //
-// An output is summed over the groups of 32 columns in one order, whatever stands beside its row; each family has its own order.
+// Each output is summed in an order that does not depend on what stands beside it: skinny_* has one order, the three others have another.
 #include "gemm_tiles.cuh"
 
 namespace gemm {
 
-using Small = Tile<2, 2, 2, 4, 6, 3>;
-using Large = Tile<2, 2, 4, 8, 3, 2>;
-using Wide = Tile<4, 2, 4, 8, 4, 1>;
+using Small = Tile<2, 2, 2, 4, 6, 4, 3>;
+using Large = Tile<2, 2, 4, 8, 3, 1, 2>;
+using Wide = Tile<4, 2, 4, 8, 4, 1, 1>;
 
 // --- few rows ----------------------------------------------------------------------------------------------------------------------------
 
-// Up to 32 rows: memory is what limits. A block owns 32 features, its warps take turns at the groups, and the parts of a sum meet in shared memory. No
-// tile passes through shared memory: W is the first operand, and both come from global memory straight into fragments. For that the features of a block
-// and the columns of a group are taken in an order of their own, which changes no sum but for the order of its terms. With g = lane / 4, t = lane % 4:
-// - Row g + 8 h of product m (m, h = 0, 1) is feature 4g + 2m + h, so a lane has four neighbouring rows: of q8 and q4 sixteen bytes.
-// - The columns that a lane holds in the group's two steps are 8t to 8t + 7 of f16, and 4t to 4t + 3, then 16 + 4t to 16 + 4t + 3 of q8 and q4.
-// X is read by every block, n · ld halves each; it stays in the first-level cache, which W bypasses.
+// Up to 32 rows: memory is what limits. A block owns 32 features, its warps take turns at the groups, and the parts of a sum meet in shared
+// memory. No tile passes through shared memory: W is the first operand, and both come from global memory straight into fragments. For that
+// the features of a block and the columns of a group are taken in an order of their own. With g = lane / 4, t = lane % 4:
+// - Row g + 8h of product m (m, h = 0, 1) is feature 4g + 2m + h, so a lane has four neighbouring rows: of q8 and q4 sixteen bytes.
+// - In the two steps of a group a lane has columns 8t to 8t + 3 and 8t + 4 to 8t + 7 of f16, 4t to 4t + 3 and 16 + 4t to 16 + 4t + 3 of q8
+//   and q4, of W and X alike.
+// Every block reads all of X, 64 bytes a row and group; W bypasses the first-level cache so that X may stay there from block to block.
 constexpr int SKINNY_WARPS = 8, SKINNY_ROWS = 32, SKINNY_FEATURES = 32;
 
-// What a lane reads of W: load() fetches its part of a group, fragment() makes the first operand of product m in step k of it.
+// What a lane reads of W: load() fetches its part of a group, fragment() makes the first operand of product m in step k of it, and
+// activations() gives the lane's part of a row of X, two words a step.
 template <class Weights, Result RESULT>
 struct Lane;
 
@@ -56,7 +58,8 @@ struct Lane<F16, RESULT> {
     __device__ __forceinline__ Lane(const F16& w, int width) {
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            row[i] = w.w + static_cast<size_t>(skinny_row<RESULT>(lane_id() / 4 * 4 + i, width)) * (w.groups * GROUP) + lane_id() % 4 * 8;
+            const int from = skinny_row<RESULT>(lane_id() / 4 * 4 + i, width);
+            row[i] = w.w + static_cast<size_t>(from) * (w.groups * GROUP) + lane_id() % 4 * 8;
         }
     }
 
@@ -65,7 +68,9 @@ struct Lane<F16, RESULT> {
         for (int i = 0; i < 4; i++) held.row[i] = load_streaming(row[i] + static_cast<size_t>(group) * GROUP);
     }
 
-    static __device__ __forceinline__ uint4 activations(const f16* x) { return *reinterpret_cast<const uint4*>(x + lane_id() % 4 * 8); }
+    static __device__ __forceinline__ uint4 activations(const f16* x) {
+        return *reinterpret_cast<const uint4*>(x + lane_id() % 4 * 8);
+    }
 
     static __device__ __forceinline__ void fragment(unsigned (&a)[4], const Held& held, int m, int k) {
 #pragma unroll
@@ -78,7 +83,8 @@ struct Lane<F16, RESULT> {
 
 // Columns 4t to 4t + 3 and 16 + 4t to 16 + 4t + 3 of a group.
 __device__ __forceinline__ uint4 quads(const f16* x) {
-    const uint2 left = *reinterpret_cast<const uint2*>(x + lane_id() % 4 * 4), right = *reinterpret_cast<const uint2*>(x + 16 + lane_id() % 4 * 4);
+    const uint2 left = *reinterpret_cast<const uint2*>(x + lane_id() % 4 * 4);
+    const uint2 right = *reinterpret_cast<const uint2*>(x + GROUP / 2 + lane_id() % 4 * 4);
     return make_uint4(left.x, left.y, right.x, right.y);
 }
 
@@ -155,14 +161,14 @@ struct Lane<Q4, RESULT> {
     }
 };
 
-template <Result RESULT, class Weights>
-__device__ __forceinline__ void skinny(const Weights& weights, const f16* x, void* out, int width, int n) {
-    // Sums of four neighbouring features; nine a row, so that no two lanes that write at a time meet in a bank.
-    __shared__ float4 parts[SKINNY_WARPS][SKINNY_ROWS][SKINNY_FEATURES / 4 + 1];
-    constexpr int TILES = SKINNY_ROWS / 8, AHEAD = 2;
-    using Reader = Lane<Weights, RESULT>;
-    const Reader reader(weights, width);
-    const int g = lane_id() / 4, t = lane_id() % 4, groups = weights.groups;
+// Sums of four neighbouring features; nine a row, so that no two lanes that write at a time meet in a bank.
+using Parts = float4[SKINNY_WARPS][SKINNY_ROWS][SKINNY_FEATURES / 4 + 1];
+
+// The warp's part of the sums of TILES times eight rows. It takes two groups at a time, which are 128 neighbouring bytes of an f16 row.
+template <int TILES, class Reader>
+__device__ __forceinline__ void sum_part(Parts& parts, const Reader& reader, const f16* x, int groups, int n) {
+    constexpr int AHEAD = 2;
+    const int g = lane_id() / 4, t = lane_id() % 4;
     const f16* row[TILES];
 #pragma unroll
     for (int j = 0; j < TILES; j++) row[j] = x + static_cast<size_t>(min(8 * j + g, n - 1)) * (groups * GROUP);
@@ -171,34 +177,28 @@ __device__ __forceinline__ void skinny(const Weights& weights, const f16* x, voi
     for (int first = warp_id() * AHEAD; first < groups; first += SKINNY_WARPS * AHEAD) {
         typename Reader::Held w[AHEAD];
         uint4 b[AHEAD][TILES];
+        // All loads before the first use; behind the last group that one again, without a branch.
+#pragma unroll
+        for (int i = 0; i < AHEAD; i++) reader.load(w[i], min(first + i, groups - 1));
 #pragma unroll
         for (int i = 0; i < AHEAD; i++) {
-            if (first + i < groups) reader.load(w[i], first + i);
-        }
 #pragma unroll
-        for (int i = 0; i < AHEAD; i++) {
-#pragma unroll
-            for (int j = 0; j < TILES; j++) {
-                if (8 * j < n && first + i < groups) b[i][j] = Reader::activations(row[j] + (first + i) * GROUP);
-            }
+            for (int j = 0; j < TILES; j++) b[i][j] = Reader::activations(row[j] + min(first + i, groups - 1) * GROUP);
         }
 #pragma unroll
         for (int i = 0; i < AHEAD; i++) {
             if (first + i >= groups) break;
-            unsigned a[2][2][4];
 #pragma unroll
             for (int k = 0; k < 2; k++) {
-                Reader::fragment(a[k][0], w[i], 0, k);
-                Reader::fragment(a[k][1], w[i], 1, k);
-            }
+                unsigned a[2][4];
+                Reader::fragment(a[0], w[i], 0, k);
+                Reader::fragment(a[1], w[i], 1, k);
 #pragma unroll
-            for (int j = 0; j < TILES; j++) {
-                if (8 * j >= n) break;
-                const unsigned left[2] = {b[i][j].x, b[i][j].y}, right[2] = {b[i][j].z, b[i][j].w};
-                mma_16x8x16(sums[j][0], a[0][0], left);
-                mma_16x8x16(sums[j][1], a[0][1], left);
-                mma_16x8x16(sums[j][0], a[1][0], right);
-                mma_16x8x16(sums[j][1], a[1][1], right);
+                for (int j = 0; j < TILES; j++) {
+                    const unsigned columns[2] = {word_of(b[i][j], 2 * k), word_of(b[i][j], 2 * k + 1)};
+                    mma_16x8x16(sums[j][0], a[0], columns);
+                    mma_16x8x16(sums[j][1], a[1], columns);
+                }
             }
         }
     }
@@ -208,6 +208,17 @@ __device__ __forceinline__ void skinny(const Weights& weights, const f16* x, voi
         for (int e = 0; e < 2; e++) {
             parts[warp_id()][8 * j + 2 * t + e][g] = make_float4(sums[j][0][e], sums[j][0][2 + e], sums[j][1][e], sums[j][1][2 + e]);
         }
+    }
+}
+
+template <Result RESULT, class Weights>
+__device__ __forceinline__ void skinny(const Weights& weights, const f16* x, void* out, int width, int n) {
+    __shared__ Parts parts;
+    const Lane<Weights, RESULT> reader(weights, width);
+    if (n <= SKINNY_ROWS / 2) {
+        sum_part<SKINNY_ROWS / 16>(parts, reader, x, weights.groups, n);
+    } else {
+        sum_part<SKINNY_ROWS / 8>(parts, reader, x, weights.groups, n);
     }
     __syncthreads();
 
@@ -226,7 +237,8 @@ __device__ __forceinline__ void skinny(const Weights& weights, const f16* x, voi
     if (RESULT != SWIGLU) {
         put<RESULT>(static_cast<float*>(out), width, at, blockIdx.x * SKINNY_FEATURES + four * 4, total(four));
     } else if (four < 4) {
-        put_activated(static_cast<f16*>(out), width, at, blockIdx.x * (SKINNY_FEATURES / 2) + four * 4, total(four), total(4 + four));
+        const int feature = blockIdx.x * (SKINNY_FEATURES / 2) + four * 4;
+        put_activated(static_cast<f16*>(out), width, at, feature, total(four), total(4 + four));
     }
 }
 
@@ -244,21 +256,26 @@ struct Skinny {
 // --- kernels -----------------------------------------------------------------------------------------------------------------------------
 
 // The weights' tensors, x f16 [n, ld], y f32 [n, rows] or out [n, f]. ld is a multiple of 32.
-#define GEMM_KERNEL(name, Family, RESULT, weights, result, width, ...)                                                     \
-    extern "C" __global__ void __launch_bounds__(gemm::Family::THREADS, gemm::Family::RESIDENT) name(__VA_ARGS__) {        \
-        gemm::Family::run<gemm::RESULT>(weights, x, result, width, n);                                                     \
-    }                                                                                                                      \
+#define GEMM_KERNEL(name, Family, RESULT, weights, result, width, ...)                                              \
+    extern "C" __global__ void __launch_bounds__(gemm::Family::THREADS, gemm::Family::RESIDENT) name(__VA_ARGS__) { \
+        gemm::Family::run<gemm::RESULT>(weights, x, result, width, n);                                              \
+    }                                                                                                               \
     EMU_KERNEL(name)
 
-#define GEMM_SCHEME(prefix, Family, weights, ...)                                                                                       \
-    GEMM_KERNEL(prefix##_store, Family, STORE, weights, y, rows, __VA_ARGS__, const f16* x, float* y, int rows, int ld, int n)         \
-    GEMM_KERNEL(prefix##_add, Family, ADD, weights, y, rows, __VA_ARGS__, const f16* x, float* y, int rows, int ld, int n)             \
-    GEMM_KERNEL(prefix##_swiglu, Family, SWIGLU, weights, out.half, f, __VA_ARGS__, const f16* x, Operand out, int f, int ld, int n)
+#define GEMM_SCHEME(prefix, Family, weights, ...)                                           \
+    GEMM_KERNEL(prefix##_store, Family, STORE, weights, y, rows, __VA_ARGS__,               \
+                const f16* __restrict__ x, float* __restrict__ y, int rows, int ld, int n)  \
+    GEMM_KERNEL(prefix##_add, Family, ADD, weights, y, rows, __VA_ARGS__,                   \
+                const f16* __restrict__ x, float* __restrict__ y, int rows, int ld, int n)  \
+    GEMM_KERNEL(prefix##_swiglu, Family, SWIGLU, weights, out.half, f, __VA_ARGS__,         \
+                const f16* __restrict__ x, Operand out, int f, int ld, int n)
 
-#define GEMM_FAMILY(family, Family)                                                                                                     \
-    GEMM_SCHEME(family##_f16, Family, (gemm::F16{w, ld / GROUP}), const f16* w)                                                         \
-    GEMM_SCHEME(family##_q8, Family, (gemm::Q8{q, scale, ld / GROUP}), const unsigned char* q, const f16* scale)                        \
-    GEMM_SCHEME(family##_q4, Family, (gemm::Q4{q, scale, min, ld / GROUP}), const unsigned char* q, const f16* scale, const f16* min)
+#define GEMM_FAMILY(family, Family)                                                                                             \
+    GEMM_SCHEME(family##_f16, Family, (gemm::F16{w, ld / GROUP}), const f16* __restrict__ w)                                    \
+    GEMM_SCHEME(family##_q8, Family, (gemm::Q8{q, scale, ld / GROUP}),                                                          \
+                const unsigned char* __restrict__ q, const f16* __restrict__ scale)                                             \
+    GEMM_SCHEME(family##_q4, Family, (gemm::Q4{q, scale, min, ld / GROUP}),                                                     \
+                const unsigned char* __restrict__ q, const f16* __restrict__ scale, const f16* __restrict__ min)
 
 GEMM_FAMILY(skinny, Skinny)
 GEMM_FAMILY(small, Small)

@@ -8,15 +8,22 @@ enum Result { STORE, ADD, SWIGLU };
 
 // --- weights as halves -------------------------------------------------------------------------------------------------------------------
 
-// Halves of two quants: quants i and i + 1 of the four bytes in `word`, i = 0 or 2. The bytes are put under the exponent of 1024, where a step of
-// the last bit is 1; what follows is exact but for the last rounding, so the result is that of f32 arithmetic rounded once.
+#ifdef LLMAR_EMULATED
+__device__ __forceinline__ float byte_of(unsigned word, int i) { return static_cast<float>(word >> 8 * i & 0xff); }
+#else
+// 1024 + q of bytes i and i + 1 of four, as halves: under the exponent of 1024 a step of the last bit is 1.
+__device__ __forceinline__ unsigned halves_of(unsigned word, int i) { return __byte_perm(word, 0x64646464u, i ? 0x4342 : 0x4140); }
+#endif
+
+// pair() gives the weights of quants i and i + 1 of the four bytes in `word`, i = 0 or 2, by two instructions that are exact but for the
+// last rounding. quant · scale is exact in f32 too; with a minimum f32 may round the sum first, and the half then differ in its last bit.
 struct Q8Scale {
-    unsigned scale; // twice, in both halves
+    unsigned scale; // in both halves
 
     __device__ __forceinline__ unsigned pair(unsigned word, int i) const {
 #ifdef LLMAR_EMULATED
-        const float s = to_float(static_cast<f16>(scale)), low = static_cast<float>(word >> 8 * i & 0xff), high = static_cast<float>(word >> 8 * i + 8 & 0xff);
-        return pack_halves((low - 128.0f) * s, (high - 128.0f) * s);
+        const float s = to_float(static_cast<f16>(scale));
+        return pack_halves((byte_of(word, i) - 128.0f) * s, (byte_of(word, i + 1) - 128.0f) * s);
 #else
         unsigned h;
         asm("{\n\t"
@@ -25,9 +32,14 @@ struct Q8Scale {
             "mul.f16x2 %0, q, %3;\n\t"
             "}"
             : "=r"(h)
-            : "r"(__byte_perm(word, 0x64646464u, i ? 0x4342 : 0x4140)), "r"(0x64806480u), "r"(scale));
+            : "r"(halves_of(word, i)), "r"(0x64806480u), "r"(scale));
         return h;
 #endif
+    }
+
+    // Weights of eight quants.
+    __device__ __forceinline__ uint4 eight(unsigned left, unsigned right) const {
+        return make_uint4(pair(left, 0), pair(left, 2), pair(right, 0), pair(right, 2));
     }
 };
 
@@ -38,7 +50,7 @@ struct Q4Scale {
     __device__ __forceinline__ unsigned pair(unsigned word, int i) const {
 #ifdef LLMAR_EMULATED
         const float s = to_float(static_cast<f16>(scale)), m = to_float(static_cast<f16>(min));
-        return pack_halves(fmaf(static_cast<float>(word >> 8 * i & 0xff), s, m), fmaf(static_cast<float>(word >> 8 * i + 8 & 0xff), s, m));
+        return pack_halves(byte_of(word, i) * s + m, byte_of(word, i + 1) * s + m);
 #else
         unsigned h;
         asm("{\n\t"
@@ -47,9 +59,14 @@ struct Q4Scale {
             "fma.rn.f16x2 %0, q, %3, %4;\n\t"
             "}"
             : "=r"(h)
-            : "r"(__byte_perm(word, 0x64646464u, i ? 0x4342 : 0x4140)), "r"(0x64006400u), "r"(scale), "r"(min));
+            : "r"(halves_of(word, i)), "r"(0x64006400u), "r"(scale), "r"(min));
         return h;
 #endif
+    }
+
+    // Weights of eight quants.
+    __device__ __forceinline__ uint4 eight(unsigned left, unsigned right) const {
+        return make_uint4(pair(left, 0), pair(left, 2), pair(right, 0), pair(right, 2));
     }
 };
 
@@ -79,8 +96,8 @@ struct Q4 {
     int groups;
 };
 
-// The matrix's row that is feature `local` of tile `tile` of COLUMNS features; below zero where there is none. `width` is rows, or f for swiglu: there
-// each SPAN features, those of one warp, are the gate's rows of SPAN / 2 outputs and then the rows of `up` for the same outputs.
+// The matrix's row that is feature `local` of tile `tile` of COLUMNS features; below zero where there is none. `width` is rows, or f for
+// swiglu: there each SPAN features, those of one warp, are SPAN / 2 rows of the gate and then the rows of `up` for the same outputs.
 template <Result RESULT, int COLUMNS, int SPAN>
 __device__ __forceinline__ int row_of(int tile, int local, int width) {
     if (RESULT != SWIGLU) {
@@ -119,23 +136,26 @@ __device__ __forceinline__ float silu(float x) { return __fdividef(x, 1.0f + __e
 // Writes silu(gate) · up of four neighbouring outputs of one row.
 __device__ __forceinline__ void put_activated(f16* out, int f, size_t row, int feature, float4 gate, float4 up) {
     if (feature >= f) return;
-    const uint2 halves = make_uint2(pack_halves(silu(gate.x) * up.x, silu(gate.y) * up.y), pack_halves(silu(gate.z) * up.z, silu(gate.w) * up.w));
-    *reinterpret_cast<uint2*>(out + row * f + feature) = halves;
+    const unsigned left = pack_halves(silu(gate.x) * up.x, silu(gate.y) * up.y);
+    const unsigned right = pack_halves(silu(gate.z) * up.z, silu(gate.w) * up.w);
+    *reinterpret_cast<uint2*>(out + row * f + feature) = make_uint2(left, right);
 }
 
 // --- tiles in shared memory --------------------------------------------------------------------------------------------------------------
 
-// A tile holds, of each of its rows, one group: 32 halves, four pieces of 16 bytes. Byte where piece c of row r begins: two rows that differ in bit 2
-// share 128 bytes, and c is XORed with bits 3 and 0. So no two of these meet in a bank: the eight rows of one 8 × 8 matrix (they agree in bit 1, see
-// matrix_row), all pieces of rows r and r + 4 (what eight lanes write), pieces 0 and 1 or 2 and 3 of rows r, r + 4, r + 8, r + 12.
+// A tile holds one group of each of its rows: 32 halves, four pieces of 16 bytes. This is the byte where piece c of row r begins. Two rows
+// that differ in bit 2 share 128 bytes, and c is XORed with bits 3 and 0. What eight lanes access at a time then lies in all 32 banks:
+// - reading, the rows of one 8 × 8 matrix, which agree in bit 1 (see matrix_row);
+// - writing halves or q8, all pieces of two rows that differ in bit 2;
+// - writing q4, pieces 0 and 1, or 2 and 3, of four rows that differ in bits 2 and 3.
 constexpr int BLOCK_BYTES = ROW_BLOCK * GROUP * 2;
 __device__ __forceinline__ int place(int r, int c) {
     const int line = (r >> 3 & 1) << 2 | (r & 3);
     return (r / ROW_BLOCK) * BLOCK_BYTES + line * 128 + (r >> 2 & 1) * 64 + (c ^ (r >> 2 & 2) ^ (r & 1)) * 16;
 }
 
-// Row of a block of 16 that is row i of 8 × 8 matrix m: matrix 0 has the rows whose bit 1 is clear, matrix 1 the others. A thread that holds columns
-// 2t and 2t + 1 of the products of both matrices then has features 4t to 4t + 3.
+// Row of a block of 16 that is row i of 8 × 8 matrix m: matrix 0 has the rows whose bit 1 is clear, matrix 1 the others. A thread that
+// holds columns 2t and 2t + 1 of the products of both matrices then has features 4t to 4t + 3, 16 bytes of y.
 __device__ __forceinline__ int matrix_row(int m, int i) { return (i >> 1) * 4 + m * 2 + (i & 1); }
 
 // Rows of halves on their way to shared memory: each thread copies its piece of every THREADS / 4-th row.
@@ -165,36 +185,42 @@ struct Copies {
     __device__ __forceinline__ void start(unsigned char* tile, int group) const {
 #pragma unroll
         for (int i = 0; i < COUNT; i++) {
-            copy_async(tile + target + i * (STEP / ROW_BLOCK * BLOCK_BYTES), source[i] + static_cast<size_t>(group) * GROUP, valid[i]);
+            unsigned char* to = tile + target + i * (STEP / ROW_BLOCK * BLOCK_BYTES);
+            copy_async(to, source[i] + static_cast<size_t>(group) * GROUP, valid[i]);
         }
     }
 };
 
-// The loaders of W's tile. start() asks for a group's weights, finish() puts into the tile what did not go there by itself; between the two a
-// thread may compute. COLUMNS features.
+// The loaders of W's tile of COLUMNS features. start() asks for a group's weights, finish() puts into the tile what did not go there by
+// itself: quants come to the thread's registers, as Held, and what they stand for goes on from there.
 template <class Weights, Result RESULT, int COLUMNS, int SPAN, int THREADS>
 struct Loader;
 
 template <Result RESULT, int COLUMNS, int SPAN, int THREADS>
 struct Loader<F16, RESULT, COLUMNS, SPAN, THREADS> {
+    static constexpr bool HOLDS = false;
+    struct Held {};
     Copies<COLUMNS, THREADS> copies;
 
     __device__ __forceinline__ Loader(const F16& w, int tile, int width)
         : copies(w.w, w.groups * GROUP, [=](int local) { return row_of<RESULT, COLUMNS, SPAN>(tile, local, width); }) {}
-    __device__ __forceinline__ void start(unsigned char* tile, int group) { copies.start(tile, group); }
-    __device__ __forceinline__ void finish(unsigned char*) const {}
+    __device__ __forceinline__ void start(Held&, unsigned char* tile, int group) const { copies.start(tile, group); }
+    __device__ __forceinline__ void finish(const Held&, unsigned char*) const {}
 };
 
-// 16 threads turn a block of 16 rows: a thread takes four rows and one piece of each, so its words are those of 4 neighbouring rows in two quads of
-// columns. Threads beyond the tile's blocks have nothing to do.
+// 16 threads turn a block of 16 rows: a thread takes four rows and one piece of each, 16 bytes of quants for each half of the piece.
+// Threads beyond the tile's blocks have nothing to do.
 template <Result RESULT, int COLUMNS, int SPAN, int THREADS>
 struct Loader<Q8, RESULT, COLUMNS, SPAN, THREADS> {
     static_assert(COLUMNS <= THREADS, "16 threads a block");
+    static constexpr bool HOLDS = true;
+    struct Held {
+        uint4 quants[2];
+        uint2 scales;
+    };
     const unsigned char* q;
     const f16* scale;
     bool valid;
-    uint4 quants[2];
-    uint2 scales;
 
     __device__ __forceinline__ Loader(const Q8& w, int tile, int width) {
         const int piece = threadIdx.x % 4, four = threadIdx.x / 4 % 4, local = threadIdx.x / 16 * ROW_BLOCK;
@@ -205,24 +231,23 @@ struct Loader<Q8, RESULT, COLUMNS, SPAN, THREADS> {
         scale = w.scale + at * ROW_BLOCK + four * 4;
     }
 
-    __device__ __forceinline__ void start(unsigned char*, int group) {
-        quants[0] = quants[1] = make_uint4(0, 0, 0, 0);
-        scales = make_uint2(0, 0);
+    __device__ __forceinline__ void start(Held& held, unsigned char*, int group) const {
+        held.quants[0] = held.quants[1] = make_uint4(0, 0, 0, 0);
+        held.scales = make_uint2(0, 0);
         if (!valid) return;
         const unsigned char* at = q + static_cast<size_t>(group) * (GROUP * ROW_BLOCK);
-        quants[0] = load_streaming(at);
-        quants[1] = load_streaming(at + 64);
-        scales = *reinterpret_cast<const uint2*>(scale + static_cast<size_t>(group) * ROW_BLOCK);
+        held.quants[0] = load_streaming(at);
+        held.quants[1] = load_streaming(at + 64);
+        held.scales = *reinterpret_cast<const uint2*>(scale + static_cast<size_t>(group) * ROW_BLOCK);
     }
 
-    __device__ __forceinline__ void finish(unsigned char* tile) const {
+    __device__ __forceinline__ void finish(const Held& held, unsigned char* tile) const {
         if (COLUMNS < THREADS && threadIdx.x >= COLUMNS) return;
         const int piece = threadIdx.x % 4, row = threadIdx.x / 4 * 4;
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            const Q8Scale s{twice(scales, i)};
-            const unsigned low = word_of(quants[0], i), high = word_of(quants[1], i);
-            *reinterpret_cast<uint4*>(tile + place(row + i, piece)) = make_uint4(s.pair(low, 0), s.pair(low, 2), s.pair(high, 0), s.pair(high, 2));
+            const Q8Scale s{twice(held.scales, i)};
+            *reinterpret_cast<uint4*>(tile + place(row + i, piece)) = s.eight(word_of(held.quants[0], i), word_of(held.quants[1], i));
         }
     }
 };
@@ -231,12 +256,15 @@ struct Loader<Q8, RESULT, COLUMNS, SPAN, THREADS> {
 template <Result RESULT, int COLUMNS, int SPAN, int THREADS>
 struct Loader<Q4, RESULT, COLUMNS, SPAN, THREADS> {
     static_assert(COLUMNS <= THREADS, "16 threads a block");
+    static constexpr bool HOLDS = true;
+    struct Held {
+        uint2 quants[2];
+        unsigned scales, mins;
+    };
     const unsigned char* q;
     const f16* scale;
     const f16* min;
     bool valid;
-    uint2 quants[2];
-    unsigned scales, mins;
 
     // First of the thread's two rows in its block: eight lanes write rows r, r + 4, r + 8, r + 12, see place().
     static __device__ __forceinline__ int two() { return (threadIdx.x >> 1 & 3) * 4 + (threadIdx.x >> 3 & 1) * 2; }
@@ -251,40 +279,40 @@ struct Loader<Q4, RESULT, COLUMNS, SPAN, THREADS> {
         min = w.min + at * ROW_BLOCK + two();
     }
 
-    __device__ __forceinline__ void start(unsigned char*, int group) {
-        quants[0] = quants[1] = make_uint2(0, 0);
-        scales = mins = 0;
+    __device__ __forceinline__ void start(Held& held, unsigned char*, int group) const {
+        held.quants[0] = held.quants[1] = make_uint2(0, 0);
+        held.scales = held.mins = 0;
         if (!valid) return;
         const unsigned char* at = q + static_cast<size_t>(group) * (GROUP * ROW_BLOCK / 2);
-        quants[0] = *reinterpret_cast<const uint2*>(at);
-        quants[1] = *reinterpret_cast<const uint2*>(at + 64);
-        scales = *reinterpret_cast<const unsigned*>(scale + static_cast<size_t>(group) * ROW_BLOCK);
-        mins = *reinterpret_cast<const unsigned*>(min + static_cast<size_t>(group) * ROW_BLOCK);
+        held.quants[0] = *reinterpret_cast<const uint2*>(at);
+        held.quants[1] = *reinterpret_cast<const uint2*>(at + 64);
+        held.scales = *reinterpret_cast<const unsigned*>(scale + static_cast<size_t>(group) * ROW_BLOCK);
+        held.mins = *reinterpret_cast<const unsigned*>(min + static_cast<size_t>(group) * ROW_BLOCK);
     }
 
-    __device__ __forceinline__ void finish(unsigned char* tile) const {
+    __device__ __forceinline__ void finish(const Held& held, unsigned char* tile) const {
         if (COLUMNS < THREADS && threadIdx.x >= COLUMNS) return;
         const int piece = threadIdx.x % 2, row = threadIdx.x / 16 * ROW_BLOCK + two();
 #pragma unroll
         for (int i = 0; i < 2; i++) {
-            const Q4Scale s{twice(make_uint2(scales, 0), i), twice(make_uint2(mins, 0), i)};
-            const unsigned a = i ? quants[0].y : quants[0].x, b = i ? quants[1].y : quants[1].x;
-            const unsigned al = low_nibbles(a), ah = high_nibbles(a), bl = low_nibbles(b), bh = high_nibbles(b);
-            *reinterpret_cast<uint4*>(tile + place(row + i, piece)) = make_uint4(s.pair(al, 0), s.pair(al, 2), s.pair(bl, 0), s.pair(bl, 2));
-            *reinterpret_cast<uint4*>(tile + place(row + i, piece + 2)) = make_uint4(s.pair(ah, 0), s.pair(ah, 2), s.pair(bh, 0), s.pair(bh, 2));
+            const Q4Scale s{twice(make_uint2(held.scales, 0), i), twice(make_uint2(held.mins, 0), i)};
+            const unsigned a = i ? held.quants[0].y : held.quants[0].x, b = i ? held.quants[1].y : held.quants[1].x;
+            *reinterpret_cast<uint4*>(tile + place(row + i, piece)) = s.eight(low_nibbles(a), low_nibbles(b));
+            *reinterpret_cast<uint4*>(tile + place(row + i, piece + 2)) = s.eight(high_nibbles(a), high_nibbles(b));
         }
     }
 };
 
 // --- products of tiles -------------------------------------------------------------------------------------------------------------------
 
-// WM × WN warps of MT · 16 activations × NT · 8 features each. X is the first operand of the products and W the second: a thread then has neighbouring
-// features, which lie side by side in y.
-template <int WM, int WN, int MT, int NT, int STAGES, int BLOCKS>
+// WM × WN warps of MT · 16 activations × NT · 8 features each; STAGES groups in shared memory; quants of SETS groups on their way to it;
+// BLOCKS to a processor. X is the first operand of the products and W the second: a thread then has neighbouring features, which lie side
+// by side in y.
+template <int WM, int WN, int MT, int NT, int STAGES, int SETS, int BLOCKS>
 struct Tile {
     static constexpr int THREADS = WM * WN * 32, ROWS = WM * MT * 16, SPAN = NT * 8, COLUMNS = WN * SPAN, RESIDENT = BLOCKS;
     static constexpr int X_BYTES = ROWS * GROUP * 2, STAGE_BYTES = X_BYTES + COLUMNS * GROUP * 2, SHARED_BYTES = STAGES * STAGE_BYTES;
-    static_assert(STAGES >= 3, "weights that pass through registers are seen one barrier late");
+    static_assert(SETS <= STAGES - 2, "what finish() writes is read behind the next barrier at the earliest");
     static_assert(NT % 4 == 0, "a warp has gate and up");
 
     // What a warp multiplies at a time: 16 of a group's columns.
@@ -323,7 +351,7 @@ struct Tile {
         DYN_SHARED(unsigned char, shared);
         const int lane = lane_id(), warp_m = warp_id() / WN, warp_n = warp_id() % WN, groups = weights.groups;
 
-        // Blocks that run at the same time share what they read: activations of up to eight tiles and as many tiles of features as there is room for.
+        // Blocks that run at the same time share what they read in L2: strips of eight tiles of activations, features outside.
         constexpr int TOGETHER = 8, OUTPUTS = RESULT == SWIGLU ? COLUMNS / 2 : COLUMNS;
         const int tiles_m = (n + ROWS - 1) / ROWS, strip = TOGETHER * ((width + OUTPUTS - 1) / OUTPUTS);
         const int first_m = blockIdx.x / strip * TOGETHER, high = min(tiles_m - first_m, TOGETHER);
@@ -333,50 +361,60 @@ struct Tile {
             const int row = tile_m * ROWS + local;
             return row < n ? row : -1;
         });
-        Loader<Weights, RESULT, COLUMNS, SPAN, THREADS> loader(weights, tile_n, width);
 
-        // Lane 8 m + i gives row i of matrix m. Of X the matrices are rows 0 and 1 of the block's left columns, then of the right ones; of W
-        // the left and right columns of rows 0, then of rows 1. In `place` the right half of the group is bit 5.
-        const int m = lane / 8, i = lane % 8;
-        const int x_lane = warp_m * MT * BLOCK_BYTES + place(matrix_row(m & 1, i), m >> 1);
-        const int w_lane = X_BYTES + warp_n * (NT / 2) * BLOCK_BYTES + place(matrix_row(m >> 1, i), m & 1);
+        // What the lane gives load_matrices: row lane % 8 of matrix m. The products want, of X, both matrices of the left piece and then of
+        // the right one; of W, both pieces of matrix 0 and then of matrix 1. In the right half of the group, two pieces on, bit 5 is flipped.
+        const int m = lane / 8, of_matrix = lane % 8;
+        const int x_lane = warp_m * MT * BLOCK_BYTES + place(matrix_row(m & 1, of_matrix), m >> 1);
+        const int w_lane = X_BYTES + warp_n * (NT / 2) * BLOCK_BYTES + place(matrix_row(m >> 1, of_matrix), m & 1);
+
+        // Group i goes to stage i % STAGES and waits in set i % HELD. It is finished HELD - 1 groups after it was started.
+        using Loading = Loader<Weights, RESULT, COLUMNS, SPAN, THREADS>;
+        constexpr int HELD = Loading::HOLDS ? SETS : 1, AHEAD = STAGES - 1;
+        const Loading loader(weights, tile_n, width);
+        typename Loading::Held held[HELD];
+#pragma unroll
+        for (int i = 0; i < AHEAD; i++) {
+            if (i < groups) {
+                activations.start(shared + i * STAGE_BYTES, i);
+                loader.start(held[i % HELD], shared + i * STAGE_BYTES + X_BYTES, i);
+            }
+            copy_commit();
+            const int ready = i - (HELD - 1);
+            if (ready >= 0 && ready < groups) loader.finish(held[ready % HELD], shared + ready * STAGE_BYTES + X_BYTES);
+        }
+        copy_wait<AHEAD - 1>();
+        __syncthreads();
 
         float sums[MT][NT][4] = {};
         Fragments left, right;
-#pragma unroll
-        for (int stage = 0; stage < STAGES - 1; stage++) {
-            unsigned char* tile = shared + stage * STAGE_BYTES;
-            if (stage < groups) {
-                activations.start(tile, stage);
-                loader.start(tile + X_BYTES, stage);
-                loader.finish(tile + X_BYTES);
-            }
-            copy_commit();
-        }
-        copy_wait<STAGES - 2>();
-        __syncthreads();
         load(left, shared + x_lane, shared + w_lane);
-
-        unsigned char *current = shared, *free = shared + (STAGES - 1) * STAGE_BYTES;
-        for (int group = 0; group < groups; group++) {
-            load(right, current + (x_lane ^ 32), current + (w_lane ^ 32));
-            // All warps have read the tile of the group before: they did so before the last barrier. Its place is for a group to come.
-            const bool more = group + STAGES - 1 < groups;
-            if (more) {
-                activations.start(free, group + STAGES - 1);
-                loader.start(free + X_BYTES, group + STAGES - 1);
+        // Stages of the group at hand, of the one that is started, and of the one that is finished.
+        unsigned char *current = shared, *started = shared + AHEAD * STAGE_BYTES, *finished = started - (HELD - 1) * STAGE_BYTES;
+        const auto next = [=](unsigned char* stage) { return stage == shared + AHEAD * STAGE_BYTES ? shared : stage + STAGE_BYTES; };
+        for (int first = 0; first < groups; first += HELD) {
+#pragma unroll
+            for (int i = 0; i < HELD; i++) {
+                const int group = first + i;
+                if (group >= groups) break;
+                load(right, current + (x_lane ^ 32), current + (w_lane ^ 32));
+                // The stage that is started was that of the group before, which all warps had read at the last barrier.
+                if (group + AHEAD < groups) {
+                    activations.start(started, group + AHEAD);
+                    loader.start(held[(i + AHEAD) % HELD], started + X_BYTES, group + AHEAD);
+                }
+                copy_commit();
+                multiply(sums, left);
+                copy_wait<AHEAD - 1>();
+                __syncthreads();
+                current = next(current);
+                // Behind the last group this reads what nobody uses.
+                load(left, current + x_lane, current + w_lane);
+                multiply(sums, right);
+                if (group + STAGES - HELD < groups) loader.finish(held[(i + STAGES) % HELD], finished + X_BYTES);
+                started = next(started);
+                finished = next(finished);
             }
-            copy_commit();
-            multiply(sums, left);
-            copy_wait<STAGES - 2>();
-            __syncthreads();
-            unsigned char* next = current + STAGE_BYTES == shared + SHARED_BYTES ? shared : current + STAGE_BYTES;
-            // Behind the last group this reads what nobody uses.
-            load(left, next + x_lane, next + w_lane);
-            multiply(sums, right);
-            if (more) loader.finish(free + X_BYTES);
-            free = current;
-            current = next;
         }
 
         const int g = lane / 4, t = lane % 4;
@@ -390,7 +428,8 @@ struct Tile {
                 for (int j = 0; j < NT / (RESULT == SWIGLU ? 4 : 2); j++) {
                     const int feature = tile_n * OUTPUTS + warp_n * (OUTPUTS / WN) + j * 16 + 4 * t;
                     if (RESULT == SWIGLU) {
-                        put_activated(static_cast<f16*>(out), width, row, feature, four(sums[i], j, h), four(sums[i], NT / 4 + j, h));
+                        const float4 gate = four(sums[i], j, h), up = four(sums[i], NT / 4 + j, h);
+                        put_activated(static_cast<f16*>(out), width, row, feature, gate, up);
                     } else {
                         put<RESULT>(static_cast<float*>(out), width, row, feature, four(sums[i], j, h));
                     }

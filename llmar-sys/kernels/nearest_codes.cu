@@ -53,8 +53,9 @@ struct Bounds {
 };
 
 // Rows of features and columns at a time. Shared memory: stages of codes, two stages of features, and by row what outlives them.
-template <int TILES_DOWN, int COLUMNS, int COPIES, bool WHOLE_STAGES>
+template <int TILES_DOWN, int COLUMNS, int COPIES, int LOADERS_A_ROW, bool WHOLE_STAGES>
 struct Shape {
+    static constexpr int SHARERS = LOADERS_A_ROW; // threads that share the loads of a row
     static constexpr bool WHOLE = WHOLE_STAGES; // d is a multiple of 32
     static constexpr int DOWN = TILES_DOWN, ROWS = 16 * TILES_DOWN, DEPTH = COLUMNS, STAGES = COPIES;
     static constexpr int SEGMENTS = DEPTH / 8;                // of 16 bytes in a row of a stage
@@ -96,20 +97,19 @@ __device__ __forceinline__ unsigned pack(float low, float high) {
 
 // --- features ----------------------------------------------------------------------------------------------------------------------------
 
-// This thread's part of the features, where it has one: half of the columns of one row, four of every eight, and sums over all stages of φ² and of
-// what rounding took from φ, where φ is the feature times its power of two.
+// This thread's part of the features, where it has one: of one row four of every 4 · SHARERS columns, and sums over all stages of φ² and of what
+// rounding took from φ, where φ is the feature times its power of two.
 template <class S>
 struct Features {
     static constexpr int HALF = S::DEPTH / 16; // a stage comes in two, so that fewer registers wait for memory, or in one
-    static constexpr int PIECES = S::DEPTH / 8 / HALF;
+    static constexpr int STEP = 4 * S::SHARERS, PIECES = S::DEPTH / STEP / HALF;
     const float* at; // its columns of the next stage
     int left;        // columns of the row from there on
-    float4 value[PIECES];
     float scale, norm, lost;
 
-    static __device__ __forceinline__ bool has_part() { return threadIdx.x < 2 * S::ROWS; } // the same for all lanes of a warp
-    static __device__ __forceinline__ int row() { return threadIdx.x / 2; }
-    static __device__ __forceinline__ int column() { return threadIdx.x % 2 * 4; }
+    static __device__ __forceinline__ bool has_part() { return threadIdx.x < S::SHARERS * S::ROWS; } // the same for all lanes of a warp
+    static __device__ __forceinline__ int row() { return threadIdx.x / S::SHARERS; }
+    static __device__ __forceinline__ int column() { return threadIdx.x % S::SHARERS * 4; }
 
     // A row beyond the last is read as the last one.
     __device__ __forceinline__ void start(const Problem& p, size_t first) {
@@ -120,11 +120,11 @@ struct Features {
     }
 
     // Loads a half of the next stage; after the last half that is the one behind it.
-    __device__ __forceinline__ void load(int half) {
+    __device__ __forceinline__ void load(int half, float4 (&value)[PIECES]) {
         if (!has_part()) return;
 #pragma unroll
         for (int i = 0; i < PIECES; i++) {
-            const int skipped = (half * PIECES + i) * 8;
+            const int skipped = (half * PIECES + i) * STEP;
             const float* from = at + skipped;
             if (S::WHOLE) {
                 const uint4 bits = load_streaming(from);
@@ -146,13 +146,13 @@ struct Features {
     __device__ __forceinline__ void ask_for(int ahead) const {
         if (!has_part()) return;
 #pragma unroll
-        for (int skipped = 0; skipped < S::DEPTH; skipped += 8) {
+        for (int skipped = 0; skipped < S::DEPTH; skipped += STEP) {
             if (S::WHOLE || left > ahead * S::DEPTH + skipped) prefetch(at + ahead * S::DEPTH + skipped);
         }
     }
 
     // Chooses the power of two by what has been loaded: 2^-E for a largest magnitude of 2^E..2^(E + 1), 1 where that is zero.
-    __device__ __forceinline__ void choose_scale() {
+    __device__ __forceinline__ void choose_scale(const float4 (&value)[PIECES]) {
         unsigned largest = 0;
 #pragma unroll
         for (int i = 0; i < PIECES; i++) {
@@ -160,13 +160,14 @@ struct Features {
 #pragma unroll
             for (int k = 0; k < 4; k++) largest = max(largest, __float_as_uint(v[k]) & 0x7fffffffu);
         }
-        largest = max(largest, __shfl_xor_sync(ALL_LANES, largest, 1));
+#pragma unroll
+        for (int mask = 1; mask < S::SHARERS; mask *= 2) largest = max(largest, __shfl_xor_sync(ALL_LANES, largest, mask));
         const unsigned exponent = min(largest >> 23, 253u); // so that 2^-E is not subnormal
         scale = exponent == 0 || largest >= 0x7f800000u ? 1.0f : power_of_two(254 - exponent);
     }
 
     // Rounds what has been loaded into a stage of shared memory.
-    __device__ __forceinline__ void store(unsigned char* stage, int half) {
+    __device__ __forceinline__ void store(unsigned char* stage, int half, const float4 (&value)[PIECES]) {
         if (!has_part()) return;
 #pragma unroll
         for (int i = 0; i < PIECES; i++) {
@@ -174,7 +175,7 @@ struct Features {
             uint2 pairs;
             pairs.x = pack(x, y);
             pairs.y = pack(z, w);
-            *reinterpret_cast<uint2*>(stage + S::place(row(), half * PIECES + i) + column() * 2) = pairs;
+            *reinterpret_cast<uint2*>(stage + S::place(row(), ((half * PIECES + i) * STEP + column()) / 8) + column() % 8 * 2) = pairs;
             norm += fmaf(x, x, fmaf(y, y, fmaf(z, z, w * w)));
             const float2 xy = unpack_halves(pairs.x), zw = unpack_halves(pairs.y);
             const float dx = x - xy.x, dy = y - xy.y, dz = z - zw.x, dw = w - zw.y; // exact
@@ -184,8 +185,11 @@ struct Features {
 
     // Leaves its sums where `bounds_of` finds them.
     __device__ __forceinline__ void leave(Bounds* bounds) {
-        norm += __shfl_xor_sync(ALL_LANES, norm, 1);
-        lost += __shfl_xor_sync(ALL_LANES, lost, 1);
+#pragma unroll
+        for (int mask = 1; mask < S::SHARERS; mask *= 2) {
+            norm += __shfl_xor_sync(ALL_LANES, norm, mask);
+            lost += __shfl_xor_sync(ALL_LANES, lost, mask);
+        }
         if (!has_part() || column() != 0) return;
         bounds[row()].squared = norm;
         bounds[row()].of_norm = lost;
@@ -193,11 +197,11 @@ struct Features {
     }
 };
 
-// Bounds of one feature from its sums, as Features::leave left them. What is known of norms: a sum of squares that goes through `additions` rounded
-// additions is off by a share of η = additions · 2^-24, and squares below f32's range hide at most ENDLESS of a norm.
-__device__ __forceinline__ Bounds bounds_of(const Problem& p, const Bounds& sums, int additions) {
+// Bounds of one feature from its sums, as Features::leave left them. What is known of norms: a sum of squares is off by a share of η, 2^-24 for
+// each of the at most d / 8 + 16 roundings that a square goes through, and squares below f32's range hide at most ENDLESS of a norm.
+__device__ __forceinline__ Bounds bounds_of(const Problem& p, const Bounds& sums) {
     Bounds b;
-    const float eta = (additions + 16) * UNIT, norm = sqrtf(sums.squared), scale = sums.s;
+    const float eta = (p.ld / 8 + 16) * UNIT, norm = sqrtf(sums.squared), scale = sums.s;
     b.strange = sums.squared < infinity() ? 0.0f : 1.0f;
     if (norm < 0x1p-30f) {
         // All halves are zero: the point is anywhere within `reach` of the origin. Here the power of two is 1, so `reach` is in range.
@@ -422,13 +426,13 @@ __device__ __forceinline__ void product(const Problem& p, size_t first, int chun
     }
     Features<S> mine;
     mine.start(p, first);
-    mine.load(0);
-    mine.choose_scale();
-    mine.store(features, 0);
-    for (int half = 1; half < mine.HALF; half++) {
-        mine.load(half);
-        mine.store(features, half);
+    for (int half = 0; half < mine.HALF; half++) {
+        float4 value[mine.PIECES] = {};
+        mine.load(half, value);
+        if (half == 0) mine.choose_scale(value);
+        mine.store(features, half, value);
     }
+#pragma unroll 1
     for (int s = 0; s < stages; s++) {
         copy_wait<S::STAGES - 2>();
         __syncthreads(); // stage s is there, and nobody reads the one before it any more
@@ -437,11 +441,12 @@ __device__ __forceinline__ void product(const Problem& p, size_t first, int chun
         copy_commit();
         if (s + 3 < stages) mine.ask_for(2);
         // The next features come from the second-level cache while the tensor cores work.
-#pragma unroll
+#pragma unroll 1
         for (int half = 0; half < mine.HALF; half++) {
-            if (s + 1 < stages) mine.load(half);
+            float4 value[mine.PIECES];
+            if (s + 1 < stages) mine.load(half, value);
             multiply<S>(sums, memory + s % S::STAGES * S::CODE_BYTES, features + s % 2 * S::FEATURE_BYTES, half);
-            if (s + 1 < stages) mine.store(features + (s + 1) % 2 * S::FEATURE_BYTES, half);
+            if (s + 1 < stages) mine.store(features + (s + 1) % 2 * S::FEATURE_BYTES, half, value);
         }
     }
     mine.leave(reinterpret_cast<Bounds*>(memory + S::BOUNDS_AT));
@@ -457,17 +462,21 @@ __device__ __forceinline__ void run(const Problem& p) {
     int* const best = reinterpret_cast<int*>(memory + S::BEST_AT);           // [ROWS] nearest code so far, -1 for none
     float4* const codes = reinterpret_cast<float4*>(memory);                 // [CHUNK]
     float* const ends = reinterpret_cast<float*>(memory + S::ENDS_AT);       // [WARPS, ROWS] least upper ends
+    // For all but the product: what follows from these numbers must not take registers while the sums need them.
+    __shared__ Problem later;
+    if (threadIdx.x == 0) later = p;
     const size_t first = static_cast<size_t>(blockIdx.x) * S::ROWS;
     const int warp = warp_id(), g = lane_id() / 4, t = lane_id() % 4;
     for (int i = threadIdx.x; i < S::ROWS; i += THREADS) {
         least[i] = infinity();
         best[i] = -1;
     }
+#pragma unroll 1
     for (int chunk = 0; chunk < p.count; chunk += CHUNK) {
         float sums[S::DOWN][TILES][4] = {};
         product<S>(p, first, chunk, memory, sums);
         __syncthreads();
-        if (threadIdx.x < S::ROWS) bounds[threadIdx.x] = bounds_of(p, bounds[threadIdx.x], p.ld / 8);
+        if (threadIdx.x < S::ROWS) bounds[threadIdx.x] = bounds_of(later, bounds[threadIdx.x]);
         for (int i = threadIdx.x; i < CHUNK; i += THREADS) {
             codes[i] = chunk + i < p.count ? p.codes[chunk + i] : make_float4(infinity(), infinity(), 0.0f, 0.0f);
         }
@@ -517,22 +526,22 @@ __device__ __forceinline__ void run(const Problem& p) {
             }
         }
         __syncthreads();
-        for (int row = warp; row < S::ROWS && first + row < p.n; row += WARPS) {
+        for (int row = warp; row < S::ROWS && first + row < later.n; row += WARPS) {
             const Bounds b = bounds[row];
-            const float* f = p.features + (first + row) * p.d;
+            const float* f = later.features + (first + row) * later.d;
             const unsigned word = lane_id() < WORDS ? sets[row * WORDS + lane_id()] : 0;
-            const int nearest = settle(p, b, f, chunk, word, best[row]);
-            if (chunk == 0 && b.strange != 0.0f && is_damaged(f, p.d) && lane_id() == 0) *p.damaged = 1;
+            const int nearest = settle(later, b, f, chunk, word, best[row]);
+            if (chunk == 0 && b.strange != 0.0f && is_damaged(f, later.d) && lane_id() == 0) *later.damaged = 1;
             __syncwarp();
             if (lane_id() == 0) best[row] = nearest;
         }
     }
     __syncthreads();
-    for (int i = threadIdx.x; i < S::ROWS && first + i < p.n; i += THREADS) p.out[first + i] = static_cast<unsigned short>(max(best[i], 0));
+    for (int i = threadIdx.x; i < S::ROWS && first + i < later.n; i += THREADS) later.out[first + i] = static_cast<unsigned short>(max(best[i], 0));
 }
 
-typedef Shape<6, 32, 2, true> Many;
-typedef Shape<2, 16, 3, false> Few;
+typedef Shape<6, 32, 2, 2, true> Many;
+typedef Shape<2, 16, 3, 4, false> Few;
 static_assert(Many::BYTES == 87808 && Few::BYTES == 54528, "as the launches ask for");
 
 } // namespace nearest_codes

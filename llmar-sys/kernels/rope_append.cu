@@ -1,7 +1,7 @@
 // Turns queries and keys by their positions and appends keys and values to the KV cache of one layer.
 #include "common.cuh"
 
-namespace rope_append_ {
+namespace rope {
 
 // Features i and i + head_dim / 2 of one head, whose place in the row is that of its first feature.
 struct Pair {
@@ -14,7 +14,7 @@ struct Pair {
     }
 };
 
-} // namespace rope_append_
+} // namespace rope
 
 // qkv f32 [n, (heads + 2 kv_heads) · head_dim], queries, keys and values of each row. Queries are turned in place; turned keys and values go to
 // slot[row] of keys and values, f16 [slots, kv_heads · head_dim], nearest halves. rotations [positions, head_dim / 2] holds (cos, sin).
@@ -33,7 +33,7 @@ extern "C" __global__ void __launch_bounds__(256)
     for (int item = blockIdx.y * blockDim.x + threadIdx.x; item < (heads + 2 * kv_heads) * half; item += gridDim.y * blockDim.x) {
         const int head = item / half, i = item % half;
         float* const feature = x + head * head_dim + i;
-        rope_append_::Pair pair = {feature[0], feature[half]};
+        rope::Pair pair = {feature[0], feature[half]};
         if (head < heads) {
             pair.turn(rotation[i]);
             feature[0] = pair.low;

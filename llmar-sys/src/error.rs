@@ -101,7 +101,7 @@ pub enum Error {
         /// What was looked for, and what is there.
         detail: String,
     },
-    /// A call of a device failed. After a fault of the device nothing on it can be used any more: open the model anew.
+    /// A call of a device failed. After a fault of the device this process can use nothing on it any more.
     #[error("device `{device}` failed in {call}: {detail}")]
     DeviceFault {
         /// The device.

@@ -69,7 +69,7 @@ int main(int argc, char **argv)
         answer none;
         small = first_answer(there, &none);
     }
-    CHECK(small == LLMAR_ERROR_MEMORY_BUDGET || status != LLMAR_OK);
+    CHECK(small == LLMAR_ERROR_MEMORY_BUDGET || status != LLMAR_OK || clips != LLMAR_OK);
     llmar_model_free(there);
     return 0;
 }

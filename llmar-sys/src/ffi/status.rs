@@ -64,7 +64,7 @@ pub const LLMAR_ERROR_NO_GPU: llmar_status = -52;
 pub const LLMAR_ERROR_GPU_ARCHITECTURE: llmar_status = -53;
 /// The library holds no kernels for the GPU's architecture, and the run-time compiler that would make them is not installed.
 pub const LLMAR_ERROR_NO_KERNELS: llmar_status = -54;
-/// The GPU failed. Nothing on it can be used any more: free the model and its recognizers, and open it anew.
+/// The GPU failed. This process can use nothing on it any more: free the model and its recognizers, and go on on the CPU or in a new process.
 pub const LLMAR_ERROR_DEVICE_FAULT: llmar_status = -55;
 /// The memory budget of the model has too little left; llmar_last_error says how much is needed.
 pub const LLMAR_ERROR_MEMORY_BUDGET: llmar_status = -56;

@@ -192,6 +192,28 @@ impl Cuda {
         let AttentionShape { heads, kv_heads, head_dim } = shape;
         let (n, qkv, out) = (rows.count, memory_of(qkv)?, operand_of(out)?);
         let (keys, values) = kv(layer)?;
+        let prefill = match head_dim {
+            64 => Some("attention_prefill_64"),
+            128 => Some("attention_prefill_128"),
+            _ => None,
+        };
+        if let (Some(name), true) = (prefill, n > super::SKINNY_ROWS) {
+            let args = [
+                qkv.into(),
+                keys,
+                values,
+                rows.first(),
+                rows.last(),
+                rows.ranges(),
+                rows.tile_first(),
+                rows.tile_ranges(),
+                (&out.half).into(),
+                n.into(),
+                heads.into(),
+                kv_heads.into(),
+            ];
+            return self.launch(name, Shape { grid: (heads as u32, rows.tile_count() as u32, 1), block: 128, shared: 0 }, &args);
+        }
         // As many parts as make a part worth a block, by the room of the cache: what a recorded launch does must not depend on a pass's content.
         let splits =
             if n <= super::SKINNY_ROWS { self.slots_of(layer, kv_heads * head_dim)?.div_ceil(KEYS_A_PART).clamp(1, MOST_PARTS) } else { 1 };

@@ -148,4 +148,10 @@ mod tests {
         union(&rows, 2..3, &mut out);
         assert_eq!(out, []);
     }
+
+    #[test]
+    fn tiles_are_those_of_the_kernel() {
+        let source = include_str!("../../../kernels/attention_prefill.cu");
+        assert!(source.contains(&format!("constexpr int TILE_ROWS = {TILE_ROWS};")));
+    }
 }
