@@ -184,7 +184,7 @@ struct Features {
     }
 
     // Leaves its sums where `bounds_of` finds them.
-    __device__ __forceinline__ void leave(Bounds* bounds) {
+    __device__ __forceinline__ void leave(Bounds* bounds, int stages) {
 #pragma unroll
         for (int mask = 1; mask < S::SHARERS; mask *= 2) {
             norm += __shfl_xor_sync(ALL_LANES, norm, mask);
@@ -194,6 +194,7 @@ struct Features {
         bounds[row()].squared = norm;
         bounds[row()].of_norm = lost;
         bounds[row()].s = scale;
+        bounds[row()].spread = (stages * (S::DEPTH / 8) + 16) * UNIT;
     }
 };
 
@@ -201,7 +202,7 @@ struct Features {
 // each of the at most d / 8 + 16 roundings that a square goes through, and squares below f32's range hide at most ENDLESS of a norm.
 __device__ __forceinline__ Bounds bounds_of(const Problem& p, const Bounds& sums) {
     Bounds b;
-    const float eta = (p.ld / 8 + 16) * UNIT, norm = sqrtf(sums.squared), scale = sums.s;
+    const float eta = sums.spread, norm = sqrtf(sums.squared), scale = sums.s;
     b.strange = sums.squared < infinity() ? 0.0f : 1.0f;
     if (norm < 0x1p-30f) {
         // All halves are zero: the point is anywhere within `reach` of the origin. Here the power of two is 1, so `reach` is in range.
@@ -251,13 +252,15 @@ __device__ __forceinline__ Interval interval(const Bounds& b, const float4& code
 
 // ‖s f − c‖² of two codes in f32, the same in all lanes. The order of the sums depends on d alone.
 __device__ __forceinline__ float2 squared_distances(const float* f, float s, const float* c0, const float* c1, int d) {
-    float2 sum;
+    float2 sum = make_float2(0.0f, 0.0f);
     if (d % 4 == 0) {
         float4 a = make_float4(0.0f, 0.0f, 0.0f, 0.0f), b = a;
-        const float4 *fs = reinterpret_cast<const float4*>(f), *c0s = reinterpret_cast<const float4*>(c0), *c1s = reinterpret_cast<const float4*>(c1);
+        const int lane = 4 * lane_id();
 #pragma unroll 4
-        for (int i = lane_id(); i < d / 4; i += 32) {
-            const float4 v = fs[i], p = c0s[i], q = c1s[i];
+        for (int i = 0; i < d; i += 128) {
+            if (i + lane >= d) break;
+            const float4 v = *reinterpret_cast<const float4*>(f + i + lane);
+            const float4 p = *reinterpret_cast<const float4*>(c0 + i + lane), q = *reinterpret_cast<const float4*>(c1 + i + lane);
             const float px = fmaf(s, v.x, -p.x), py = fmaf(s, v.y, -p.y), pz = fmaf(s, v.z, -p.z), pw = fmaf(s, v.w, -p.w);
             const float qx = fmaf(s, v.x, -q.x), qy = fmaf(s, v.y, -q.y), qz = fmaf(s, v.z, -q.z), qw = fmaf(s, v.w, -q.w);
             a.x = fmaf(px, px, a.x), a.y = fmaf(py, py, a.y), a.z = fmaf(pz, pz, a.z), a.w = fmaf(pw, pw, a.w);
@@ -266,8 +269,6 @@ __device__ __forceinline__ float2 squared_distances(const float* f, float s, con
         sum.x = (a.x + a.y) + (a.z + a.w);
         sum.y = (b.x + b.y) + (b.z + b.w);
     } else {
-        sum.x = sum.y = 0.0f;
-#pragma unroll 4
         for (int i = lane_id(); i < d; i += 32) {
             const float p = fmaf(s, f[i], -c0[i]), q = fmaf(s, f[i], -c1[i]);
             sum.x = fmaf(p, p, sum.x);
@@ -449,7 +450,7 @@ __device__ __forceinline__ void product(const Problem& p, size_t first, int chun
             if (s + 1 < stages) mine.store(features + (s + 1) % 2 * S::FEATURE_BYTES, half, value);
         }
     }
-    mine.leave(reinterpret_cast<Bounds*>(memory + S::BOUNDS_AT));
+    mine.leave(reinterpret_cast<Bounds*>(memory + S::BOUNDS_AT), stages);
 }
 
 // A block's rows against all codes.
@@ -462,21 +463,19 @@ __device__ __forceinline__ void run(const Problem& p) {
     int* const best = reinterpret_cast<int*>(memory + S::BEST_AT);           // [ROWS] nearest code so far, -1 for none
     float4* const codes = reinterpret_cast<float4*>(memory);                 // [CHUNK]
     float* const ends = reinterpret_cast<float*>(memory + S::ENDS_AT);       // [WARPS, ROWS] least upper ends
-    // For all but the product: what follows from these numbers must not take registers while the sums need them.
-    __shared__ Problem later;
-    if (threadIdx.x == 0) later = p;
     const size_t first = static_cast<size_t>(blockIdx.x) * S::ROWS;
     const int warp = warp_id(), g = lane_id() / 4, t = lane_id() % 4;
-    for (int i = threadIdx.x; i < S::ROWS; i += THREADS) {
-        least[i] = infinity();
-        best[i] = -1;
+    const int own_row = threadIdx.x; // where a thread works for a whole row
+    if (own_row < S::ROWS) {
+        least[own_row] = infinity();
+        best[own_row] = -1;
     }
 #pragma unroll 1
     for (int chunk = 0; chunk < p.count; chunk += CHUNK) {
         float sums[S::DOWN][TILES][4] = {};
         product<S>(p, first, chunk, memory, sums);
         __syncthreads();
-        if (threadIdx.x < S::ROWS) bounds[threadIdx.x] = bounds_of(later, bounds[threadIdx.x]);
+        if (own_row < S::ROWS) bounds[own_row] = bounds_of(p, bounds[own_row]);
         for (int i = threadIdx.x; i < CHUNK; i += THREADS) {
             codes[i] = chunk + i < p.count ? p.codes[chunk + i] : make_float4(infinity(), infinity(), 0.0f, 0.0f);
         }
@@ -498,10 +497,10 @@ __device__ __forceinline__ void run(const Problem& p) {
             if (t == 0) ends[warp * S::ROWS + row] = end;
         }
         __syncthreads();
-        for (int i = threadIdx.x; i < S::ROWS; i += THREADS) {
-            float end = least[i];
-            for (int w = 0; w < WARPS; w++) end = fminf(end, ends[w * S::ROWS + i]);
-            least[i] = end;
+        if (own_row < S::ROWS) {
+            float end = least[own_row];
+            for (int w = 0; w < WARPS; w++) end = fminf(end, ends[w * S::ROWS + own_row]);
+            least[own_row] = end;
         }
         __syncthreads();
 #pragma unroll
@@ -526,18 +525,18 @@ __device__ __forceinline__ void run(const Problem& p) {
             }
         }
         __syncthreads();
-        for (int row = warp; row < S::ROWS && first + row < later.n; row += WARPS) {
+        for (int row = warp; row < S::ROWS && first + row < p.n; row += WARPS) {
             const Bounds b = bounds[row];
-            const float* f = later.features + (first + row) * later.d;
+            const float* f = p.features + (first + row) * p.d;
             const unsigned word = lane_id() < WORDS ? sets[row * WORDS + lane_id()] : 0;
-            const int nearest = settle(later, b, f, chunk, word, best[row]);
-            if (chunk == 0 && b.strange != 0.0f && is_damaged(f, later.d) && lane_id() == 0) *later.damaged = 1;
+            const int nearest = settle(p, b, f, chunk, word, best[row]);
+            if (chunk == 0 && b.strange != 0.0f && is_damaged(f, p.d) && lane_id() == 0) *p.damaged = 1;
             __syncwarp();
             if (lane_id() == 0) best[row] = nearest;
         }
     }
     __syncthreads();
-    for (int i = threadIdx.x; i < S::ROWS && first + i < later.n; i += THREADS) later.out[first + i] = static_cast<unsigned short>(max(best[i], 0));
+    if (own_row < S::ROWS && first + own_row < p.n) p.out[first + own_row] = static_cast<unsigned short>(max(best[own_row], 0));
 }
 
 typedef Shape<6, 32, 2, 2, true> Many;

@@ -1,6 +1,6 @@
 //! The naive oracle: one plain function an op, never optimised. Every backend is compared with these.
 //!
-//! Sums run in f64 and from left to right. Shapes and units are those of [`Device`](super::Device)'s methods of the same names.
+//! Sums run in f64 and from left to right. Shapes and units are those of [`Cpu`](super::Cpu)'s methods of the same names.
 
 use super::matrix::{GROUP, Scheme};
 use super::{AttentionShape, Codebook, Conv1d, Geometry, Matrix, Rows, Store};

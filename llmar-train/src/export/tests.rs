@@ -222,10 +222,10 @@ fn merged_weights_come_back_in_every_scheme() {
                 assert_eq!(matrix.scheme(), stored, "{scheme:?}, layer {i}, {field}");
                 assert_near(matrix, &fixture.expected(i, field), bound, &format!("{scheme:?}, layer {i}, {field}"));
             }
-            assert_eq!(layer.attn_norm, fixture.base[&format!("model.layers.{i}.input_layernorm.weight")]);
-            assert_eq!(layer.ffn_norm, fixture.base[&format!("model.layers.{i}.post_attention_layernorm.weight")]);
+            assert_eq!(layer.attn_norm.values(), fixture.base[&format!("model.layers.{i}.input_layernorm.weight")]);
+            assert_eq!(layer.ffn_norm.values(), fixture.base[&format!("model.layers.{i}.post_attention_layernorm.weight")]);
         }
-        assert_eq!(weights.norm, fixture.base["model.norm.weight"]);
+        assert_eq!(weights.norm.values(), fixture.base["model.norm.weight"]);
         let (words, words_bound) = if scheme == Scheme::Q4 { (Scheme::Q8, schemes[2].1) } else { (scheme, bound) };
         assert_eq!((weights.embed.scheme(), weights.head.scheme()), (words, words));
         let embed: Vec<f64> = fixture.base["model.embed_tokens.weight"].iter().map(|&v| f64::from(v)).collect();

@@ -131,7 +131,7 @@ impl Cpu {
         }
     }
 
-    /// See [`Device::swiglu`](crate::device::Device::swiglu).
+    /// y [n, f] = silu(gate) · up, where each row of `gate_up` [n, 2f] is gate then up.
     pub fn swiglu(&self, gate_up: &[f32], f: usize, y: &mut [f32]) {
         if f == 0 {
             return;
@@ -147,7 +147,7 @@ impl Cpu {
         });
     }
 
-    /// See [`Device::log_sum_exp`](crate::device::Device::log_sum_exp).
+    /// Per row of logits [n, vocab]: ln Σ exp, in f64 inside.
     pub fn log_sum_exp(&self, logits: &[f32], vocab: usize, out: &mut [f32]) {
         if vocab > 0 {
             self.run(LogSumExp { logits, vocab, out });

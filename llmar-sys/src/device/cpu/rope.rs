@@ -52,7 +52,8 @@ impl Tables {
 }
 
 impl Cpu {
-    /// See [`Device::rope`](crate::device::Device::rope).
+    /// Rotates, in place, the first `heads` heads of every row of x [n, stride] by its position: half-split pairs (i, i + head_dim/2), angle
+    /// position · theta^(−2i/head_dim).
     pub fn rope(&self, x: &mut [f32], stride: usize, heads: usize, head_dim: usize, positions: &[u32], theta: f32) {
         let half = head_dim / 2;
         if half == 0 || heads == 0 {

@@ -1,7 +1,7 @@
 //! The CUDA backend: one GPU of a model, a stream for each recogniser, hand-written kernels (`llmar-sys/kernels`).
 //!
 //! Everything of CUDA is found at run time. Ops put work on the stream and return; results are waited for where they are read. What went wrong
-//! in between comes out there, or in [`Cuda::synchronize`].
+//! in between comes out there, or in [`Device::synchronize`](super::Device::synchronize).
 
 mod gpu;
 mod graphs;
