@@ -17,7 +17,7 @@ TORCH   := target/libtorch/torch
 PREFIX  ?= /usr/local
 MOTIONS := walk run kick punch jump dance_a getup_faceup spinkick
 
-.PHONY: demo demo-models kernels test test-gpu test-aarch64 bench-gpu lint deny bench bench-peers size accuracy validation adapter header install libtorch fetch clean-demo
+.PHONY: demo demo-models kernels test test-gpu test-aarch64 bench-gpu agreement lint deny bench bench-peers size accuracy validation adapter header install libtorch fetch clean-demo
 
 # --- what a user sees first -------------------------------------------------------------------------------------------
 
@@ -98,6 +98,11 @@ bench: $(MODEL)-q8.llmar $(MODEL)-f16.llmar $(MODEL)-q4.llmar $(DEMO)/fetched
 
 bench-peers: $(MODEL)-q8.llmar $(DEMO)/fetched
 	benches/peers.sh $(PYTHON) target/peers $(LLMAR) $(MODEL)-q8.llmar $(GGUF) $(DEMO)/motions/humanoid3d_walk.txt --json target/peers/result.json
+
+# The GPU's answers beside the CPU's on UTD-MHAD's test clips; in the emulator some seconds a clip, so every tenth unless EVERY=1 (see ../shared/data).
+EVERY ?= 10
+agreement: $(DEMO)/fetched
+	LLMAR_AGREEMENT_EVERY=$(EVERY) $(CARGO) test --locked -p llmar-train --features cuda --test agreement -- --show-output
 
 # LLaMA-13B shapes with made-up weights on a GPU, beside its own ceilings; the same work in transformers where python3 has torch.
 bench-gpu: kernels $(MODEL)-q8.llmar

@@ -269,6 +269,7 @@ __device__ __forceinline__ float2 squared_distances(const float* f, float s, con
         sum.x = (a.x + a.y) + (a.z + a.w);
         sum.y = (b.x + b.y) + (b.z + b.w);
     } else {
+#pragma unroll 1
         for (int i = lane_id(); i < d; i += 32) {
             const float p = fmaf(s, f[i], -c0[i]), q = fmaf(s, f[i], -c1[i]);
             sum.x = fmaf(p, p, sum.x);
@@ -296,6 +297,7 @@ __device__ __forceinline__ double warp_sum_f64(double v) {
 // The nearest in f64 of the codes that the lanes of the set `left` hold, the lower index on ties; -1 if all of them are infinitely far away.
 __device__ __forceinline__ int nearest_exactly(const Problem& p, const float* f, int mine, unsigned left) {
     double squared = 0.0;
+#pragma unroll 1
     for (int i = lane_id(); i < p.d; i += 32) squared += static_cast<double>(f[i]) * f[i];
     const double norm = sqrt(warp_sum_f64(squared));
     const bool finite = norm < 1e100; // of finite f32 it is below 1e41
@@ -312,8 +314,9 @@ __device__ __forceinline__ int nearest_exactly(const Problem& p, const float* f,
         const float* c = p.points + static_cast<size_t>(code) * p.d;
         double sum = 0.0;
 #pragma unroll 4
-        for (int i = lane_id(); i < p.d; i += 32) {
-            const double apart = (finite ? s * f[i] : 0.0) - c[i];
+        for (int i = 0; i < p.d; i += 32) {
+            if (i + lane_id() >= p.d) break;
+            const double apart = (finite ? s * f[i + lane_id()] : 0.0) - c[i + lane_id()];
             sum += apart * apart;
         }
         const double value = warp_sum_f64(sum) * p.inverse_gap[code];
@@ -350,6 +353,7 @@ __device__ __forceinline__ int decide(const Problem& p, const Bounds& b, const f
 // Whether a feature holds a value that is not finite.
 __device__ __forceinline__ bool is_damaged(const float* f, int d) {
     unsigned largest = 0;
+#pragma unroll 1
     for (int i = lane_id(); i < d; i += 32) largest = max(largest, __float_as_uint(f[i]) & 0x7fffffffu);
     return __any_sync(ALL_LANES, largest >= 0x7f800000u);
 }
@@ -444,7 +448,7 @@ __device__ __forceinline__ void product(const Problem& p, size_t first, int chun
         // The next features come from the second-level cache while the tensor cores work.
 #pragma unroll 1
         for (int half = 0; half < mine.HALF; half++) {
-            float4 value[mine.PIECES];
+            float4 value[mine.PIECES] = {};
             if (s + 1 < stages) mine.load(half, value);
             multiply<S>(sums, memory + s % S::STAGES * S::CODE_BYTES, features + s % 2 * S::FEATURE_BYTES, half);
             if (s + 1 < stages) mine.store(features + (s + 1) % 2 * S::FEATURE_BYTES, half, value);
@@ -555,8 +559,10 @@ nearest_codes_96(const float* __restrict__ features, int n, int d, float gain, f
                  const f16* __restrict__ halves, const float4* __restrict__ codes, const double* __restrict__ inverse_gap, int count, float half_unit,
                  unsigned short* __restrict__ out, unsigned* damaged) {
     const int ld = (d + GROUP - 1) / GROUP * GROUP;
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800 // others have less shared memory
     nearest_codes::run<nearest_codes::Many>(
         {features, n, d, gain, clip, curvature, points, halves, codes, inverse_gap, count, ld, half_unit, out, damaged});
+#endif
 }
 EMU_KERNEL(nearest_codes_96)
 
