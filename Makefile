@@ -105,8 +105,10 @@ agreement: $(DEMO)/fetched
 	LLMAR_AGREEMENT_EVERY=$(EVERY) $(CARGO) test --locked -p llmar-train --features cuda --test agreement -- --show-output
 
 # LLaMA-13B shapes with made-up weights on a GPU, beside its own ceilings; the same work in transformers where python3 has torch.
-bench-gpu: kernels $(MODEL)-q8.llmar
+# The library is built behind the kernels, so that it embeds them.
+bench-gpu: kernels
 	$(CARGO) build --release --locked
+	$(MAKE) $(MODEL)-q8.llmar
 	benches/gpu.sh $(PYTHON) $(LLMAR) $(MODEL)-q8.llmar $(DEMO)/motions/humanoid3d_walk.txt target/bench-gpu
 
 # Bytes of the shared library and where they go.

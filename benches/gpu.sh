@@ -13,3 +13,4 @@ if "$python" -c 'import torch, transformers; assert torch.cuda.is_available()' 2
 else
   echo 'torch with CUDA and transformers are not installed: no peer'
 fi
+"$python" "$(dirname "$0")/gpu_table.py" "$out"

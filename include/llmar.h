@@ -681,13 +681,17 @@ llmar_status llmar_set_log(llmar_log_fn function,
                            llmar_log_level max_level);
 
 /**
- * Opens a .llmar file by mapping it: nothing is copied, and pages are read when they are needed.
+ * Opens a .llmar file by mapping it: nothing is copied, and pages are read when they are needed. On a GPU the
+ * weights are copied there.
  *
  * path: UTF-8, also on Windows. The file must not be changed while the model lives; renaming a new one over it is fine. params: NULL for the
  * defaults. out: receives a model with one reference; free it with llmar_model_free.
  *
  * Threads: any. Errors: LLMAR_ERROR_IO, LLMAR_ERROR_FORMAT, LLMAR_ERROR_VERSION, LLMAR_ERROR_LIMIT, LLMAR_ERROR_UNSUPPORTED,
- * LLMAR_ERROR_SHAPE, with LLMAR_MODEL_VERIFY also LLMAR_ERROR_CHECKSUM; LLMAR_ERROR_INVALID_UTF8, LLMAR_ERROR_INVALID_ENUM (flags).
+ * LLMAR_ERROR_SHAPE, with LLMAR_MODEL_VERIFY also LLMAR_ERROR_CHECKSUM; LLMAR_ERROR_INVALID_UTF8, LLMAR_ERROR_INVALID_ENUM (flags),
+ * LLMAR_ERROR_INVALID_ARGUMENT (device). On a GPU also LLMAR_ERROR_NO_DRIVER, LLMAR_ERROR_OLD_DRIVER, LLMAR_ERROR_NO_GPU,
+ * LLMAR_ERROR_GPU_ARCHITECTURE, LLMAR_ERROR_NO_KERNELS, LLMAR_ERROR_OUT_OF_MEMORY, LLMAR_ERROR_MEMORY_BUDGET, LLMAR_ERROR_DEVICE_FAULT; with
+ * the device "auto" the first five become a warning in the log.
  */
 llmar_status llmar_model_open_path(const char *path,
                                    const struct llmar_model_params *params,
@@ -776,7 +780,7 @@ void llmar_model_free(struct llmar_model *model);
  * the recognizer; free it with llmar_recognizer_free.
  *
  * Threads: any. Errors: LLMAR_ERROR_INVALID_ARGUMENT, LLMAR_ERROR_INVALID_ENUM, LLMAR_ERROR_LIMIT (threads), LLMAR_ERROR_OUT_OF_MEMORY,
- * LLMAR_ERROR_STRUCT_SIZE, LLMAR_ERROR_NULL_POINTER.
+ * LLMAR_ERROR_MEMORY_BUDGET, LLMAR_ERROR_DEVICE_FAULT, LLMAR_ERROR_STRUCT_SIZE, LLMAR_ERROR_NULL_POINTER.
  */
 llmar_status llmar_recognizer_create(const struct llmar_model *model,
                                      const struct llmar_recognizer_params *params,
@@ -801,7 +805,8 @@ llmar_status llmar_recognizer_set_labels(struct llmar_recognizer *recognizer,
  * call: limits of this call; NULL for none. result: see llmar_recognition; written only when the call succeeds.
  *
  * Threads: one at a time. Errors: LLMAR_ERROR_EMPTY_CLIP, LLMAR_ERROR_SHAPE, LLMAR_ERROR_LIMIT, LLMAR_ERROR_UNKNOWN_LAYOUT,
- * LLMAR_ERROR_FORMAT (weights that overflow), LLMAR_ERROR_OUT_OF_MEMORY, LLMAR_ERROR_INVALID_ARGUMENT, LLMAR_ERROR_CANCELLED, LLMAR_ERROR_DEADLINE_EXCEEDED, LLMAR_ERROR_BUFFER_TOO_SMALL (token_capacity),
+ * LLMAR_ERROR_FORMAT (weights that overflow), LLMAR_ERROR_OUT_OF_MEMORY, LLMAR_ERROR_MEMORY_BUDGET, LLMAR_ERROR_DEVICE_FAULT,
+ * LLMAR_ERROR_INVALID_ARGUMENT, LLMAR_ERROR_CANCELLED, LLMAR_ERROR_DEADLINE_EXCEEDED, LLMAR_ERROR_BUFFER_TOO_SMALL (token_capacity),
  * LLMAR_ERROR_STRUCT_SIZE, LLMAR_ERROR_INVALID_UTF8, LLMAR_ERROR_NULL_POINTER, LLMAR_ERROR_IN_USE.
  */
 llmar_status llmar_recognize_clip(struct llmar_recognizer *recognizer,

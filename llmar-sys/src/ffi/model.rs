@@ -41,13 +41,17 @@ pub(super) fn token_count(model: &Model) -> usize {
     metadata.preprocess.frames >> metadata.encoder.halvings
 }
 
-/// Opens a .llmar file by mapping it: nothing is copied, and pages are read when they are needed.
+/// Opens a .llmar file by mapping it: nothing is copied, and pages are read when they are needed. On a GPU the
+/// weights are copied there.
 ///
 /// path: UTF-8, also on Windows. The file must not be changed while the model lives; renaming a new one over it is fine. params: NULL for the
 /// defaults. out: receives a model with one reference; free it with llmar_model_free.
 ///
 /// Threads: any. Errors: LLMAR_ERROR_IO, LLMAR_ERROR_FORMAT, LLMAR_ERROR_VERSION, LLMAR_ERROR_LIMIT, LLMAR_ERROR_UNSUPPORTED,
-/// LLMAR_ERROR_SHAPE, with LLMAR_MODEL_VERIFY also LLMAR_ERROR_CHECKSUM; LLMAR_ERROR_INVALID_UTF8, LLMAR_ERROR_INVALID_ENUM (flags).
+/// LLMAR_ERROR_SHAPE, with LLMAR_MODEL_VERIFY also LLMAR_ERROR_CHECKSUM; LLMAR_ERROR_INVALID_UTF8, LLMAR_ERROR_INVALID_ENUM (flags),
+/// LLMAR_ERROR_INVALID_ARGUMENT (device). On a GPU also LLMAR_ERROR_NO_DRIVER, LLMAR_ERROR_OLD_DRIVER, LLMAR_ERROR_NO_GPU,
+/// LLMAR_ERROR_GPU_ARCHITECTURE, LLMAR_ERROR_NO_KERNELS, LLMAR_ERROR_OUT_OF_MEMORY, LLMAR_ERROR_MEMORY_BUDGET, LLMAR_ERROR_DEVICE_FAULT; with
+/// the device "auto" the first five become a warning in the log.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn llmar_model_open_path(
     path: *const c_char,

@@ -45,7 +45,7 @@ impl llmar_recognizer {
 /// the recognizer; free it with llmar_recognizer_free.
 ///
 /// Threads: any. Errors: LLMAR_ERROR_INVALID_ARGUMENT, LLMAR_ERROR_INVALID_ENUM, LLMAR_ERROR_LIMIT (threads), LLMAR_ERROR_OUT_OF_MEMORY,
-/// LLMAR_ERROR_STRUCT_SIZE, LLMAR_ERROR_NULL_POINTER.
+/// LLMAR_ERROR_MEMORY_BUDGET, LLMAR_ERROR_DEVICE_FAULT, LLMAR_ERROR_STRUCT_SIZE, LLMAR_ERROR_NULL_POINTER.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn llmar_recognizer_create(
     model: *const llmar_model,
@@ -105,7 +105,8 @@ pub unsafe extern "C" fn llmar_recognizer_set_labels(
 /// call: limits of this call; NULL for none. result: see llmar_recognition; written only when the call succeeds.
 ///
 /// Threads: one at a time. Errors: LLMAR_ERROR_EMPTY_CLIP, LLMAR_ERROR_SHAPE, LLMAR_ERROR_LIMIT, LLMAR_ERROR_UNKNOWN_LAYOUT,
-/// LLMAR_ERROR_FORMAT (weights that overflow), LLMAR_ERROR_OUT_OF_MEMORY, LLMAR_ERROR_INVALID_ARGUMENT, LLMAR_ERROR_CANCELLED, LLMAR_ERROR_DEADLINE_EXCEEDED, LLMAR_ERROR_BUFFER_TOO_SMALL (token_capacity),
+/// LLMAR_ERROR_FORMAT (weights that overflow), LLMAR_ERROR_OUT_OF_MEMORY, LLMAR_ERROR_MEMORY_BUDGET, LLMAR_ERROR_DEVICE_FAULT,
+/// LLMAR_ERROR_INVALID_ARGUMENT, LLMAR_ERROR_CANCELLED, LLMAR_ERROR_DEADLINE_EXCEEDED, LLMAR_ERROR_BUFFER_TOO_SMALL (token_capacity),
 /// LLMAR_ERROR_STRUCT_SIZE, LLMAR_ERROR_INVALID_UTF8, LLMAR_ERROR_NULL_POINTER, LLMAR_ERROR_IN_USE.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn llmar_recognize_clip(

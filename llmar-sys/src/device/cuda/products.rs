@@ -14,7 +14,7 @@ use super::lt::{Key, WORKSPACE};
 use super::memory::{memory_of, operand_of};
 use super::place::{MatrixForm, padded};
 use super::{Cuda, Memory, Scratch};
-use crate::device::{Buffer, GROUP, Matrix as HostMatrix, Operand, ROW_BLOCK, Store};
+use crate::device::{Buffer, GROUP, Matrix as HostMatrix, Operand, ROW_BLOCK, Scheme, Store};
 use crate::error::{Error, Result};
 
 /// Most rows of the memory-bound kernels. Operands of so few rows are kept as 8-bit groups too.
@@ -34,8 +34,8 @@ pub enum GemmChoice {
     Lt,
 }
 
-/// The faster one of shapes that were measured: rows, columns, activation rows rounded up to a power of two.
-pub(super) type GemmTimes = HashMap<(usize, usize, usize), GemmChoice>;
+/// The faster one of shapes that were measured: scheme, rows, columns, activation rows rounded up to a power of two.
+pub(super) type GemmTimes = HashMap<(Scheme, usize, usize, usize), GemmChoice>;
 
 /// Tiles of `kernels/gemm.cu`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,7 +166,10 @@ impl Cuda {
             return self.gemv(w, form, x, n, Arg::from(y), store.into());
         }
         if n > SKINNY_ROWS && self.lt_is_faster(w, form, x, n)? {
-            return self.lt_product(&mut self.scratch(), w, form, x, n, y, store);
+            match self.lt_product(&mut self.scratch(), w, form, x, n, y, store) {
+                Err(Error::Budget { .. } | Error::OutOfMemory { .. }) => {} // the kernel needs no memory of its own
+                done => return done,
+            }
         }
         self.gemm(w, form, x, n, Arg::from(y), store.into())
     }
@@ -247,24 +250,28 @@ impl Cuda {
             (GemmChoice::Lt, Some(_)) => return Ok(true),
             (GemmChoice::Auto, Some(_)) => {}
         }
-        let key = (w.rows, w.cols, n.next_power_of_two());
+        let key = (w.scheme(), w.rows, w.cols, n.next_power_of_two());
         if let Some(&known) = lock().get(&key) {
             return Ok(known == GemmChoice::Lt);
         }
-        // Into memory of its own: a product that adds must not run twice into the caller's.
-        let mut trial = self.memory();
-        trial.reserve("a trial product", 4 * n * w.rows)?;
-        let mut scratch = self.scratch();
-        let kernel = self.stopwatch(|| self.gemm(w, form, x, n, Arg::from(&trial), End::Store))?;
-        let lt = self.stopwatch(|| self.lt_product(&mut scratch, w, form, x, n, &trial, Store::Overwrite));
-        let faster = match lt {
-            Ok(lt) if lt < kernel => GemmChoice::Lt,
-            // A shape that it does not do is the kernel's.
-            Ok(_) | Err(Error::Unsupported { .. }) => GemmChoice::Kernel,
+        let faster = match self.race(w, form, x, n) {
+            Ok(faster) => faster,
+            // A shape that it does not do, or has too little memory for, is the kernel's.
+            Err(Error::Unsupported { .. } | Error::Budget { .. } | Error::OutOfMemory { .. }) => GemmChoice::Kernel,
             Err(e) => return Err(e),
         };
         lock().insert(key, faster);
         Ok(faster == GemmChoice::Lt)
+    }
+
+    /// Both ways to do a product, timed, into memory of their own: a product that adds must not run twice into the caller's.
+    fn race(&self, w: &HostMatrix, form: &MatrixForm, x: &super::Operand, n: usize) -> Result<GemmChoice> {
+        let mut trial = self.memory();
+        trial.reserve("a trial product", 4 * n * w.rows)?;
+        let mut scratch = self.scratch();
+        let lt = self.stopwatch(|| self.lt_product(&mut scratch, w, form, x, n, &trial, Store::Overwrite))?;
+        let kernel = self.stopwatch(|| self.gemm(w, form, x, n, Arg::from(&trial), End::Store))?;
+        Ok(if lt < kernel { GemmChoice::Lt } else { GemmChoice::Kernel })
     }
 
     /// Time of the second of two runs.
@@ -313,8 +320,8 @@ impl Cuda {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::Device;
     use crate::device::tests::{Random, gpu};
-    use crate::device::{Device, Scheme};
 
     #[test]
     fn tiles_suit_their_shapes() {
