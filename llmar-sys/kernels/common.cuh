@@ -7,7 +7,7 @@
 //   starts at a 64-byte boundary and 16-byte loads need no tail. Pointers come 256-byte aligned from the allocator.
 // - Sums run in f32 (f64 where it says so). Nothing is allocated, nothing is printed, no kernel waits for another block.
 // - Launch shapes are decided in src/device/cuda/; each kernel says above itself which grid and block it wants.
-// - Inline assembly appears in this file alone; each helper has a plain branch for the emulator (LLMAR_EMULATED).
+// - Inline assembly stands in a function of its own, with a plain branch for the emulator (LLMAR_EMULATED).
 #pragma once
 
 #ifdef LLMAR_EMULATED
