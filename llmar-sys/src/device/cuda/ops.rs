@@ -13,10 +13,12 @@ use crate::device::{
     AttentionShape, Buffer, Codebook as HostCodebook, Conditioning, Conv1d, GROUP, Geometry, Input, KvLayer, Matrix as HostMatrix, Operand,
     Rotations, Store, Vector,
 };
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Keys of a part of attention split over keys, at least.
 const KEYS_A_PART: usize = 64;
+/// Most features a head that the attention kernels take.
+const MOST_HEAD_DIM: usize = 256;
 /// Most parts that the keys of a row are split into.
 const MOST_PARTS: usize = 16;
 
@@ -116,6 +118,11 @@ impl Cuda {
     pub(in crate::device) fn place_rotations(&self, rotations: &Rotations) -> Result<Rotations> {
         const WHAT: &str = "the rotations of positions";
         let Rotations { theta, head_dim, positions, .. } = *rotations;
+        // The attention kernels give a key to at most a warp of lanes, eight features each: with more they would never end.
+        if head_dim > MOST_HEAD_DIM {
+            let detail = format!("expected at most {MOST_HEAD_DIM} on a GPU, got {head_dim}");
+            return Err(Error::Unsupported { what: "head_dim".into(), detail });
+        }
         let mut table = Vec::with_capacity(positions * head_dim);
         for position in 0..positions as u32 {
             table.extend((0..head_dim / 2).flat_map(|i| <[f32; 2]>::from(rotation(position, i, head_dim, theta))));

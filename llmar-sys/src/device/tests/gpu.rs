@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use super::super::cuda::{Cuda, Gpu};
-use super::super::{Buffer, Device, Matrix, Recorded, Scheme, Store};
+use super::super::{Buffer, Device, Matrix, Recorded, Rotations, Scheme, Store};
 use super::Random;
 use crate::error::{Error, Missing};
 use crate::memory::Budget;
@@ -66,6 +66,13 @@ fn what_grows_keeps_the_cache() {
         assert_eq!(back, values);
         assert!(device.read(&buffer, &mut vec![0.0; 5000]).is_err());
     }
+}
+
+#[test]
+fn heads_that_the_attention_kernels_do_not_take_are_refused() {
+    let (_, device) = devices().remove(0);
+    assert!(device.place_rotations(&Rotations::new(10_000.0, 256, 8)).is_ok());
+    assert!(matches!(device.place_rotations(&Rotations::new(10_000.0, 258, 8)), Err(Error::Unsupported { .. })));
 }
 
 #[test]
