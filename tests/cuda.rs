@@ -21,34 +21,9 @@ use llmar::control::{CancelToken, Control};
 use llmar::device::{Place, Scheme};
 use llmar::motion::ActionSentence;
 use llmar::recognizer::{Model, OpenOptions, Options, Recognition, Recognizer};
-use llmar::skeleton::{Clip, Timing};
+use llmar::skeleton::Clip;
 use llmar::text::Decoding;
-use tiny::Random;
-
-const JOINTS: usize = 20;
-
-/// Joints [frames, 1, 20, 3] of a random walk; every seed another.
-fn motion(seed: u64, frames: usize) -> Vec<f32> {
-    let mut random = Random(seed);
-    let mut joints = random.values(JOINTS * 3, 0.5);
-    for at in JOINTS * 3..frames * JOINTS * 3 {
-        joints.push(joints[at - JOINTS * 3] + random.next_f32() * 0.1);
-    }
-    joints
-}
-
-fn clip(joints: &[f32]) -> Clip<'_> {
-    Clip {
-        joints,
-        frames: joints.len() / (JOINTS * 3),
-        persons: 1,
-        joints_per_person: JOINTS,
-        coords: 3,
-        timing: Timing::Unknown,
-        layout: "kinect1_20",
-        valid: None,
-    }
-}
+use tiny::{Random, clip, motion};
 
 fn open(scheme: Scheme, device: Place, memory_budget: u64) -> llmar::Result<Arc<Model>> {
     emulator::load();

@@ -18,11 +18,8 @@ use llmar::control::{CancelToken, Control};
 use llmar::device::Scheme;
 use llmar::motion::ActionSentence;
 use llmar::recognizer::{Model, OpenOptions, Options, Recognition, Recognizer};
-use llmar::skeleton::{Clip, Timing};
 use llmar::text::PROBABILITY_TOLERANCE;
-use tiny::Random;
-
-const JOINTS: usize = 20;
+use tiny::{Random, clip, motion};
 
 fn model(scheme: Scheme) -> Arc<Model> {
     Model::from_bytes(&tiny::bytes(scheme), OpenOptions::default()).unwrap()
@@ -60,29 +57,6 @@ fn an_encoder_that_overflows_is_an_error() {
     let joints = motion(1, 20);
     let error = recognizer(&model, 1, 1).recognize(&clip(&joints), &Control::default()).unwrap_err();
     assert!(matches!(&error, Error::Format { what, .. } if what == "encoder"), "{error}");
-}
-
-/// Joints [frames, 1, 20, 3] of a random walk; every seed another.
-fn motion(seed: u64, frames: usize) -> Vec<f32> {
-    let mut random = Random(seed);
-    let mut joints = random.values(JOINTS * 3, 0.5);
-    for at in JOINTS * 3..frames * JOINTS * 3 {
-        joints.push(joints[at - JOINTS * 3] + random.next_f32() * 0.1);
-    }
-    joints
-}
-
-fn clip(joints: &[f32]) -> Clip<'_> {
-    Clip {
-        joints,
-        frames: joints.len() / (JOINTS * 3),
-        persons: 1,
-        joints_per_person: JOINTS,
-        coords: 3,
-        timing: Timing::Unknown,
-        layout: "kinect1_20",
-        valid: None,
-    }
 }
 
 /// Labels with the bits of score and probability, tokens, bits of `missing`, unknown.

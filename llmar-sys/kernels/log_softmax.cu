@@ -1,4 +1,4 @@
-// The normaliser of a row of logits, and log-probabilities of a few of its tokens.
+// Log-probabilities of a few tokens of each row of logits.
 #include "common.cuh"
 
 namespace log_softmax {
@@ -133,10 +133,3 @@ extern "C" __global__ void __launch_bounds__(log_softmax::THREADS)
     }
 }
 EMU_KERNEL(child_log_probs)
-
-// out f32 [m]: ln Σ exp of each row of logits f32 [m, vocab]; NaN for a row with a logit that is not finite. Grid m, block 512.
-extern "C" __global__ void __launch_bounds__(log_softmax::THREADS) log_sum_exp(const float* logits, int vocab, float* out) {
-    const double normaliser = log_softmax::normaliser(logits + static_cast<size_t>(blockIdx.x) * vocab, vocab);
-    if (threadIdx.x == 0) out[blockIdx.x] = static_cast<float>(normaliser);
-}
-EMU_KERNEL(log_sum_exp)

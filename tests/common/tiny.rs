@@ -13,7 +13,7 @@ use llmar::checkpoint::{
 use llmar::device::{Geometry, Packed, Scheme, pack};
 use llmar::llama::LlamaConfig;
 use llmar::motion::{EncoderConfig, QuantizerConfig};
-use llmar::skeleton::{Centre, Heading, Layout, Preprocess, Resample, Scale};
+use llmar::skeleton::{Centre, Clip, Heading, Layout, Preprocess, Resample, Scale, Timing};
 use llmar::text::{Tokenizer, TokenizerTables};
 
 /// Every storage of the language model's matrices.
@@ -218,5 +218,30 @@ impl Random {
     /// Uniform values of standard deviation `spread`.
     pub fn values(&mut self, len: usize, spread: f32) -> Vec<f32> {
         (0..len).map(|_| self.next_f32() * spread * 3f32.sqrt()).collect()
+    }
+}
+
+/// Joints [frames, 1, 20, 3] of a random walk; every seed another.
+pub fn motion(seed: u64, frames: usize) -> Vec<f32> {
+    const VALUES: usize = 20 * 3;
+    let mut random = Random(seed);
+    let mut joints = random.values(VALUES, 0.5);
+    for at in VALUES..frames * VALUES {
+        joints.push(joints[at - VALUES] + random.next_f32() * 0.1);
+    }
+    joints
+}
+
+/// The clip of these joints.
+pub fn clip(joints: &[f32]) -> Clip<'_> {
+    Clip {
+        joints,
+        frames: joints.len() / (20 * 3),
+        persons: 1,
+        joints_per_person: 20,
+        coords: 3,
+        timing: Timing::Unknown,
+        layout: "kinect1_20",
+        valid: None,
     }
 }

@@ -303,10 +303,10 @@ impl Device {
         }
     }
 
-    /// Runs `ops`, a pass of `n` rows through the model `id`. A GPU records passes of few rows as a graph at the first time and runs the graph the
-    /// next times: the ops must do the same launches for the same `n` and `id`, with whatever the staged rows hold, as long as no memory of
-    /// this device was allocated in between.
-    pub fn repeat(&self, recorded: &mut Recorded, n: usize, id: usize, ops: impl FnOnce() -> Result<()>) -> Result<()> {
+    /// Runs `ops`, a pass of `n` rows; `id` says of which model, cache and residual stream. A GPU records passes of few rows as a graph and runs the
+    /// graph the next times: the ops must do the same launches for the same `n` and `id`, with whatever the staged rows hold, as long as no
+    /// memory of this device was allocated in between.
+    pub fn repeat(&self, recorded: &mut Recorded, n: usize, id: [usize; 3], ops: impl FnOnce() -> Result<()>) -> Result<()> {
         match (self, recorded) {
             #[cfg(feature = "cuda")]
             (Self::Cuda(cuda), Recorded::Cuda(graphs)) => cuda.repeat(graphs, n, id, ops),

@@ -122,6 +122,15 @@ impl Buffer {
         }
     }
 
+    /// Where it lies, to tell whether a recorded pass is of this buffer.
+    pub(crate) fn address(&self) -> usize {
+        match self {
+            Self::Host(buffer) => buffer.values().as_ptr() as usize,
+            #[cfg(feature = "cuda")]
+            Self::Cuda(memory) => memory.pointer() as usize,
+        }
+    }
+
     /// f32 values that it has room for.
     pub fn capacity(&self) -> usize {
         match self {
@@ -153,6 +162,15 @@ impl Operand {
 }
 
 impl KvLayer {
+    /// Where its keys lie, to tell whether a recorded pass is of this cache.
+    pub(crate) fn address(&self) -> usize {
+        match self {
+            Self::Host { keys, .. } => keys.values().as_ptr() as usize,
+            #[cfg(feature = "cuda")]
+            Self::Cuda(layer) => layer.keys.pointer() as usize,
+        }
+    }
+
     /// Keys and values in main memory.
     pub(super) fn host(&self) -> Result<(&[f32], &[f32])> {
         match self {

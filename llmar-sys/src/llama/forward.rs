@@ -1,7 +1,7 @@
 //! One pass over n rows through all layers.
 
 use crate::control::Control;
-use crate::device::{AttentionShape, Buffer, Device, Input, Operand, Pass, Recorded, Rows, Staging, Store, Vector};
+use crate::device::{AttentionShape, Buffer, Device, Input, KvLayer, Operand, Pass, Recorded, Rows, Staging, Store, Vector};
 use crate::error::{Error, Result};
 
 use super::config::LlamaConfig;
@@ -89,7 +89,6 @@ impl Llama {
     /// `control` is checked once a layer on the CPU and once a pass on a GPU; on `Err`, x and the slots of this pass hold no meaning.
     ///
     /// A row is x₁ = x + W_o attention(rope(W_qkv norm(x))), x₂ = x₁ + W_down (silu(W_gate norm(x₁)) · W_up norm(x₁)) in each layer.
-    /// A workspace serves one model and one cache.
     pub fn forward(
         &self,
         device: &Device,
@@ -108,7 +107,7 @@ impl Llama {
         workspace.reserve(device, &self.config, n)?;
         let Workspace { normed, qkv, attended, gate_up, activated, staging, recorded } = workspace;
         let pass = device.stage(staging, rows)?;
-        let id = self.weights.layers.as_ptr() as usize;
+        let id = [self.weights.layers.as_ptr() as usize, cache.layers.first().map_or(0, KvLayer::address), x.address()];
         device.repeat(recorded, n, id, || self.layers(device, pass, n, x, cache, (normed, qkv, attended, gate_up, activated), control))
     }
 

@@ -352,7 +352,7 @@ fn quantiser(cuda: &Cuda, device: &Device, ceilings: &Ceilings, (n, dim, codes):
     })
 }
 
-/// Opens the model where the arguments say, for a measurement on a GPU.
+/// Whether the model lies on a GPU.
 pub fn is_gpu(model: &Model) -> bool {
     matches!(model.placed(), Placed::Cuda(_))
 }

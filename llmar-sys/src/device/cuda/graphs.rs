@@ -15,7 +15,7 @@ pub struct Graphs(Vec<Entry>);
 #[derive(Debug)]
 struct Entry {
     rows: usize,
-    id: usize,
+    id: [usize; 3],
     /// Allocations of the stream when it last ran: as long as there is no other, every pointer is the same.
     allocations: u64,
     /// `None` until it ran once without one: the first run allocates and loads what it needs.
@@ -35,7 +35,7 @@ impl std::fmt::Debug for Graph {
 
 impl Cuda {
     /// See [`Device::repeat`](crate::device::Device::repeat).
-    pub(in crate::device) fn repeat(&self, graphs: &mut Graphs, n: usize, id: usize, ops: impl FnOnce() -> Result<()>) -> Result<()> {
+    pub(in crate::device) fn repeat(&self, graphs: &mut Graphs, n: usize, id: [usize; 3], ops: impl FnOnce() -> Result<()>) -> Result<()> {
         if n > super::SKINNY_ROWS {
             return ops();
         }

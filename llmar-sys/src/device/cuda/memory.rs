@@ -52,7 +52,7 @@ impl Memory {
     }
 
     /// Address on the GPU; 0 while it holds nothing.
-    pub(super) fn pointer(&self) -> u64 {
+    pub(in crate::device) fn pointer(&self) -> u64 {
         self.held.as_ref().map_or(0, |held| held.pointer)
     }
 
@@ -160,7 +160,7 @@ pub struct Operand {
 /// Keys and values of a layer, f16 [slots, width] each.
 #[derive(Debug)]
 pub struct KvLayer {
-    pub(super) keys: Memory,
+    pub(in crate::device) keys: Memory,
     pub(super) values: Memory,
 }
 

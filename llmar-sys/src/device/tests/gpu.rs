@@ -106,7 +106,7 @@ fn a_recorded_pass_runs_again_with_what_its_inputs_then_hold() {
             device.linear(&w, &x, 2, &mut want, Store::Overwrite).unwrap();
             let mut ran = false;
             device
-                .repeat(&mut recorded, 2, 7, || {
+                .repeat(&mut recorded, 2, [7, 0, 0], || {
                     ran = true;
                     device.linear(&w, &x, 2, &mut y, Store::Overwrite)
                 })
