@@ -36,8 +36,11 @@ pub struct BaseMeta {
     pub source_sha256: String,
 }
 
+/// Tensors of a stage 1 whose MMD learned an affine map from codes to token embeddings: weight f32 [hidden, dim] and bias f32 `[hidden]`.
+pub const WORD_MAP: [&str; 2] = ["map.weight", "map.bias"];
+
 /// Stage 1: encoder and codebook. Tensors: the runtime's encoder names (`encoder.in.weight` …) f16, row-major [c_out, kernel · c_in] with column
-/// tap · c_in + channel, biases f32; `quantizer.tangent` f32 [codes, dim]. Values are already rounded: what follows sees what ships.
+/// tap · c_in + channel, biases f32; `quantizer.tangent` f32 [codes, dim]; [`WORD_MAP`] where there is one. Values are already rounded: what follows sees what ships.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Stage1Meta {

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::model::Model;
 use crate::error::{Error, Result};
-use crate::text::LabelTrie;
+use crate::text::{LabelTrie, suffix_with_list};
 
 /// Longest text of one label in bytes.
 const LABEL_BYTES: usize = 1_024;
@@ -78,27 +78,4 @@ impl Question {
 /// Action tokens of a clip.
 fn codes(model: &Model) -> usize {
     model.metadata().preprocess.frames >> model.metadata().encoder.halvings
-}
-
-/// " from [a, b, c]" goes before the last full stop of the suffix, or to its end.
-fn suffix_with_list(suffix: &str, labels: &[&str]) -> String {
-    let at = suffix.rfind('.').unwrap_or(suffix.len());
-    format!("{} from [{}]{}", &suffix[..at], labels.join(", "), &suffix[at..])
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_list_goes_before_the_last_full_stop() {
-        let list = ["wave", "sit down"];
-        assert_eq!(
-            suffix_with_list(", please predict the corresponding action.", &list),
-            ", please predict the corresponding action from [wave, sit down]."
-        );
-        assert_eq!(suffix_with_list(" action.<|im_end|>\n", &list), " action from [wave, sit down].<|im_end|>\n");
-        assert_eq!(suffix_with_list(":", &["wave"]), ": from [wave]");
-        assert_eq!(suffix_with_list("", &["wave"]), " from [wave]");
-    }
 }

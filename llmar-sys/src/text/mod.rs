@@ -1,11 +1,13 @@
 //! Text: tokenizer, label trie and scoring.
 
 mod labels;
+mod prompt;
 mod search;
 mod tokenizer;
 
 pub(crate) use labels::{LABEL_LIMIT, LABEL_TOKEN_LIMIT};
 pub use labels::{LabelScore, LabelTrie};
+pub use prompt::suffix_with_list;
 pub use search::{Decoding, PROBABILITY_TOLERANCE};
 pub(crate) use search::{Ranking, Search};
 pub use tokenizer::{Tokenizer, TokenizerTables};

@@ -3,11 +3,11 @@
 use llmar::llama::LlamaConfig;
 use tch::{Kind, Tensor};
 
-use super::config::{Adapter, Form, Map, Point, Target};
+use super::config::{Adapter, Form, Map, Point, Start, Target};
 use crate::artifacts::{FloatTensor, Store};
 use crate::error::Result;
 use crate::torch::{Params, Rng, round_f16, setting, tensor, values};
-use crate::vqvae::Ball;
+use crate::vqvae::{Ball, Stage1};
 
 /// LoRA beside the matrices of some layers.
 #[derive(Debug)]
@@ -49,11 +49,16 @@ impl Lora {
         Ok(Self { pairs, scale: f64::from(settings.alpha) / settings.rank as f64, dropout: settings.dropout })
     }
 
-    /// (alpha / rank) · B A x for x [rows, in], where this matrix has an adapter.
-    pub fn delta(&self, layer: usize, target: Target, x: &Tensor, training: bool) -> Option<Tensor> {
+    /// (alpha / rank) · B A x for x [rows, in], where this matrix has an adapter; `drops`: with dropout before A.
+    pub fn delta(&self, layer: usize, target: Target, x: &Tensor, drops: bool) -> Option<Tensor> {
         let (_, _, a, b) = self.pairs.iter().find(|(l, t, _, _)| (*l, *t) == (layer, target))?;
-        let x = if training && self.dropout > 0.0 { x.dropout(self.dropout, true) } else { x.shallow_clone() };
+        let x = if drops { x.dropout(self.dropout, true) } else { x.shallow_clone() };
         Some(x.linear::<&Tensor>(a, None).linear::<&Tensor>(b, None) * self.scale)
+    }
+
+    /// Whether its settings ask for dropout.
+    pub fn drops(&self) -> bool {
+        self.dropout > 0.0
     }
 
     /// Rounds all matrices to f16, in place: what is measured afterwards is what ships.
@@ -79,11 +84,30 @@ impl Lora {
     }
 }
 
+/// What stage 1 knows of its codes.
+#[derive(Clone, Copy, Debug)]
+pub struct Codebook<'a> {
+    /// v_u [codes, dim]
+    pub tangent: &'a Tensor,
+    /// Where they live.
+    pub ball: Ball,
+    /// [hidden, dim] and [hidden], where the MMD learned them.
+    pub word_map: Option<(&'a Tensor, &'a Tensor)>,
+}
+
+impl<'a> From<&'a Stage1> for Codebook<'a> {
+    fn from(stage1: &'a Stage1) -> Self {
+        Self { tangent: stage1.tangent(), ball: Ball::new(stage1.meta.quantizer.geometry), word_map: stage1.word_map() }
+    }
+}
+
 /// Codes as the language model reads them.
 #[derive(Debug)]
 pub struct CodeMap {
     /// [codes, dim]
     points: Tensor,
+    point: Point,
+    ball: Ball,
     through: Through,
 }
 
@@ -95,10 +119,11 @@ enum Through {
 }
 
 impl CodeMap {
-    /// From tangent vectors [codes, dim] and token embeddings [vocab, hidden]. Trained parts stand under `map.`.
-    pub fn new(params: &mut Params, settings: &Map, tangent: &Tensor, ball: Ball, tokens: &Tensor, seed: u64) -> Result<Self> {
+    /// From the codebook of a stage 1 and token embeddings [vocab, hidden]. Trained parts stand under `map.`.
+    pub fn new(params: &mut Params, settings: &Map, codebook: &Codebook<'_>, tokens: &Tensor, seed: u64) -> Result<Self> {
+        let &Codebook { tangent, ball, word_map } = codebook;
         let (dim, hidden) = (tangent.size()[1] as usize, tokens.size()[1] as usize);
-        let points = if settings.point == Point::Ball { ball.exp0(tangent) } else { tangent.shallow_clone() };
+        let points = placed(settings.point, ball, tangent);
         let device = params.device();
         let mut own = |name: &str, t: Tensor, trained: bool| if trained { params.add(name, &t) } else { t };
         let points = own("map.points", points, settings.points_lr_factor > 0.0);
@@ -110,21 +135,45 @@ impl CodeMap {
             Form::Affine if dim > hidden => {
                 return Err(setting("encoder.dim of stage 1", format!("at most the language model's {hidden}"), dim));
             }
+            Form::Affine if settings.start == Start::Words => {
+                let Some((weight, bias)) = word_map.filter(|(weight, _)| weight.size()[0] == hidden as i64) else {
+                    return Err(setting("map.start", format!("orthonormal, as stage 1 has no map to {hidden} features"), "words"));
+                };
+                let (weight, bias) = (weight.shallow_clone(), bias.shallow_clone());
+                Through::Affine(own("map.weight", weight, settings.trainable), own("map.bias", bias, settings.trainable))
+            }
             Form::Affine => {
                 let weight = tensor(&orthonormal_columns(hidden, dim, settings.scale, seed), &[hidden as i64, dim as i64], device);
                 let bias = tokens.mean_dim([0i64].as_slice(), false, Kind::Float);
                 Through::Affine(own("map.weight", weight, settings.trainable), own("map.bias", bias, settings.trainable))
             }
         };
-        Ok(Self { points, through })
+        Ok(Self { points, point: settings.point, ball, through })
     }
 
     /// [codes, hidden]
     pub fn embeddings(&self) -> Tensor {
+        self.through(&self.points)
+    }
+
+    /// Rows [clips, w, hidden] of clipped tangent features [clips, w, dim], as if each were a code of its own.
+    pub fn of_features(&self, features: &Tensor) -> Tensor {
+        self.through(&placed(self.point, self.ball, features))
+    }
+
+    fn through(&self, points: &Tensor) -> Tensor {
         match &self.through {
-            Through::Affine(weight, bias) => self.points.linear(weight, Some(bias)),
-            Through::Factor(factor) => &self.points * *factor,
+            Through::Affine(weight, bias) => points.linear(weight, Some(bias)),
+            Through::Factor(factor) => points * *factor,
         }
+    }
+}
+
+/// Tangent vectors as the points that go in.
+fn placed(point: Point, ball: Ball, tangent: &Tensor) -> Tensor {
+    match point {
+        Point::Ball => ball.exp0(tangent),
+        Point::Tangent => tangent.shallow_clone(),
     }
 }
 

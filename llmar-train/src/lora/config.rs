@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use tch::Kind;
 
 use crate::error::Result;
 use crate::torch::{Schedule, file_name, in_range, setting};
@@ -32,6 +33,12 @@ pub struct Config {
     /// Encoder and codebook, from `vqvae`; `--stage1` on the command line comes first. The clips must be those it was trained on, or validation tokens are too clean.
     #[serde(default)]
     pub stage1: PathBuf,
+    /// How the base model's matrices are kept.
+    #[serde(default)]
+    pub precision: Precision,
+    /// What is trained.
+    #[serde(default)]
+    pub tune: Tune,
     /// Clips.
     pub data: Data,
     /// The words around the action sentence.
@@ -64,6 +71,46 @@ fn snapshot_steps() -> usize {
     50
 }
 
+/// Storage of the base model's matrices while it is trained on. Products take their factors in this precision; sums, norms and what is trained are f32.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Precision {
+    /// 4 bytes a weight.
+    #[default]
+    F32,
+    /// 2 bytes a weight, 8 bits of mantissa.
+    Bf16,
+    /// 2 bytes a weight, 11 bits of mantissa; values beyond ±65504 are lost.
+    F16,
+}
+
+impl Precision {
+    /// libtorch's name.
+    pub fn kind(self) -> Kind {
+        match self {
+            Self::F32 => Kind::Float,
+            Self::Bf16 => Kind::BFloat16,
+            Self::F16 => Kind::Half,
+        }
+    }
+
+    /// Bytes a weight.
+    pub fn bytes(self) -> usize {
+        if self == Self::F32 { 4 } else { 2 }
+    }
+}
+
+/// Which of the language model's weights are trained.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Tune {
+    /// None; LoRA beside them.
+    #[default]
+    Lora,
+    /// All, without LoRA: the paper's comparison. Writes a base model of its own.
+    All,
+}
+
 /// The words around the action sentence; the tokens of the clip stand between prefix and suffix.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -74,6 +121,11 @@ pub struct Prompt {
     pub suffix: String,
     /// Before a label's text.
     pub answer_lead: String,
+    /// Chance that the prompt of a training pass names the labels to choose from, 0..=1: "… the corresponding action from [a, b, c].", as the
+    /// runtime asks when its labels are replaced. Named are the pass's right answers and others at random, in random order.
+    pub listed: f32,
+    /// Fewest and most labels named; the right answers of a pass are always among them.
+    pub list: (usize, usize),
 }
 
 impl Default for Prompt {
@@ -82,6 +134,8 @@ impl Default for Prompt {
             prefix: "Given a sequence of action tokens".into(),
             suffix: ", please predict the corresponding action.".into(),
             answer_lead: " ".into(),
+            listed: 0.0,
+            list: (3, 8),
         }
     }
 }
@@ -177,20 +231,45 @@ pub enum Point {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Form {
-    /// Orthonormal columns times `scale`, plus the mean token embedding.
+    /// A matrix and a bias.
     Affine,
     /// The point times `scale`, as in the paper; needs as many features in a code as in an embedding.
     Identity,
+}
+
+/// What stands in an action sentence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reads {
+    /// The code nearest to each feature: the method.
+    Codes,
+    /// The features themselves, undiscretised: the paper's comparison. The runtime does not do this, so such an adapter is only measured by
+    /// the trainer.
+    Features,
+}
+
+/// First values of an affine map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Start {
+    /// Orthonormal columns times `scale`, and the mean token embedding: all distances between codes are kept.
+    Orthonormal,
+    /// What stage 1's MMD learned: codes lie where words lie.
+    Words,
 }
 
 /// From codes to the language model's input.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Map {
+    /// What the language model reads.
+    pub reads: Reads,
     /// Which point goes in.
     pub point: Point,
     /// How.
     pub form: Form,
+    /// First values of the affine map.
+    pub start: Start,
     /// Factor at the start. 2.3 gives codes of norm 1 about the norm of SmolLM2's token embeddings around their mean.
     pub scale: f32,
     /// Whether an affine map is trained.
@@ -203,7 +282,16 @@ pub struct Map {
 
 impl Default for Map {
     fn default() -> Self {
-        Self { point: Point::Tangent, form: Form::Affine, scale: 2.3, trainable: true, lr_factor: 1.0, points_lr_factor: 0.0 }
+        Self {
+            reads: Reads::Codes,
+            point: Point::Tangent,
+            form: Form::Affine,
+            start: Start::Orthonormal,
+            scale: 2.3,
+            trainable: true,
+            lr_factor: 1.0,
+            points_lr_factor: 0.0,
+        }
     }
 }
 
@@ -217,6 +305,8 @@ pub struct Train {
     pub batch: usize,
     /// Clips a pass; gradients of a batch are summed over its passes.
     pub micro_batch: usize,
+    /// Keep only each layer's input on the way forward and compute the rest again on the way back: a third more time, a fraction of the memory.
+    pub checkpointing: bool,
     /// Peak learning rate.
     pub lr: f64,
     /// How it moves.
@@ -241,6 +331,7 @@ impl Default for Train {
             steps: 120,
             batch: 8,
             micro_batch: 8,
+            checkpointing: false,
             lr: 2e-3,
             schedule: Schedule::Cosine { warm_up: 0.1 },
             weight_decay: 0.01,
@@ -305,8 +396,19 @@ impl Config {
             return Err(setting("map.trainable", "false for the identity", true));
         }
         in_range("map.scale", f64::from(map.scale), 1e-6, 1e6)?;
-        if train.patience > 0 && (train.validate_steps == 0 || self.data.validation_subjects.is_empty()) {
-            return Err(setting("train.patience", "0 without train.validate_steps and data.validation_subjects", train.patience));
+        in_range("prompt.listed", f64::from(self.prompt.listed), 0.0, 1.0)?;
+        let (least, most) = self.prompt.list;
+        if self.prompt.listed > 0.0 && (least == 0 || least > most) {
+            return Err(setting("prompt.list", "1 ≤ fewest ≤ most", format!("{least}, {most}")));
+        }
+        if self.tune == Tune::All && self.precision != Precision::F32 {
+            return Err(setting("precision", "f32 where all weights are trained", format!("{:?}", self.precision)));
+        }
+        if map.reads == Reads::Features && map.points_lr_factor > 0.0 {
+            return Err(setting("map.points_lr_factor", "0 where features are read", map.points_lr_factor));
+        }
+        if train.patience > 0 && (train.validate_steps == 0 || !self.data.validates()) {
+            return Err(setting("train.patience", "0 without train.validate_steps and held-out clips", train.patience));
         }
         self.variation.clip.check()
     }

@@ -1,18 +1,18 @@
-//! A frozen LLaMA in tensors, with LoRA beside its matrices. The runtime's forward pass, with gradients.
+//! A LLaMA in tensors, frozen with LoRA beside its matrices, or trained as a whole. The runtime's forward pass, with gradients.
 //!
-//! Rows are packed: [prefix ++ clip 0 ++ clip 1 ++ …, hidden]. The prefix is the same for all clips, so it is computed once; every clip's
+//! The matrices are kept in the precision asked for; norms, attention, residuals and LoRA compute in f32. Rows are packed: [prefix ++ clip 0 ++ clip 1 ++ …, hidden]. The prefix is the same for all clips, so it is computed once; every clip's
 //! rows attend to it and to rows of their own clip.
 
 use llmar::llama::LlamaConfig;
 use tch::{Device, Kind, Tensor};
 
 use super::adapter::Lora;
-use super::config::Target;
-use crate::artifacts::{BaseMeta, Opened};
+use super::config::{Precision, Target};
+use crate::artifacts::{BaseMeta, FloatTensor, Opened, Store};
 use crate::error::Result;
-use crate::torch::tensor;
+use crate::torch::{Params, number, tensor, values};
 
-/// Weights, f32.
+/// Weights.
 #[derive(Debug)]
 pub struct Llama {
     /// Shape.
@@ -85,15 +85,38 @@ impl Packing {
     }
 }
 
+/// What a pass needs beside its rows, the same in every layer.
+struct Pass<'a> {
+    packing: &'a Packing,
+    /// The prefix's rows among themselves.
+    prefix: Packing,
+    /// [prefix + clips · rows, 1, head_dim]
+    cos: Tensor,
+    sin: Tensor,
+    /// Rows whose logits are wanted.
+    keep: Tensor,
+    lora: Option<&'a Lora>,
+    dropout: Dropout,
+}
+
+/// Whether LoRA drops inputs. The seed makes a pass repeatable, which gradient checkpointing needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dropout {
+    /// Nothing is dropped.
+    Off,
+    /// As the adapter's settings say, drawn from this seed and the layer.
+    Seeded(i64),
+}
+
 impl Llama {
-    /// Reads a base model.
-    pub fn read(file: &Opened<BaseMeta>, device: Device) -> Result<Self> {
+    /// Reads a base model, its matrices in `precision`.
+    pub fn read(file: &Opened<BaseMeta>, device: Device, precision: Precision) -> Result<Self> {
         let c = file.meta.config.clone();
         c.check()?;
         let (hidden, inner) = (c.hidden_size, c.intermediate_size);
         let (q, kv) = (c.num_attention_heads * c.head_dim, c.num_key_value_heads * c.head_dim);
         let matrix = |name: &str, rows: usize, cols: usize| -> Result<Tensor> {
-            Ok(tensor(&file.floats(name, &[rows, cols])?, &[rows as i64, cols as i64], device))
+            Ok(tensor(&file.floats(name, &[rows, cols])?, &[rows as i64, cols as i64], Device::Cpu).to_kind(precision.kind()).to_device(device))
         };
         let vector = |name: &str| -> Result<Tensor> { Ok(tensor(&file.floats(name, &[hidden])?, &[hidden as i64], device)) };
         let mut layers = Vec::with_capacity(c.num_hidden_layers);
@@ -119,69 +142,192 @@ impl Llama {
         Ok(Self { config: c, embedding, layers, norm, head, rope })
     }
 
+    /// Makes every weight a parameter under `llama.`, as tuning all of them needs.
+    pub fn train_all(&mut self, params: &mut Params) {
+        self.embedding = params.add("llama.embed", &self.embedding);
+        for (i, layer) in self.layers.iter_mut().enumerate() {
+            for (part, t) in layer.parts_mut() {
+                *t = params.add(format!("llama.layers.{i}.{part}"), t);
+            }
+        }
+        self.norm = params.add("llama.norm", &self.norm);
+        self.head =
+            if self.config.tie_word_embeddings { self.embedding.shallow_clone() } else { params.add("llama.head", &self.head) };
+    }
+
+    /// Tensors of a base model, matrices in f16: what [`read`](Self::read) reads back.
+    pub fn export(&self) -> Result<Vec<FloatTensor>> {
+        let c = &self.config;
+        let (q, kv, inner) = (c.num_attention_heads * c.head_dim, c.num_key_value_heads * c.head_dim, c.intermediate_size);
+        let mut out = Vec::new();
+        let mut push = |name: String, t: &Tensor| -> Result<()> {
+            let shape: Vec<usize> = t.size().iter().map(|n| *n as usize).collect();
+            let store = if shape.len() == 2 { Store::F16 } else { Store::F32 };
+            out.push((name, shape, values(t)?, store));
+            Ok(())
+        };
+        push("model.embed_tokens.weight".to_owned(), &self.embedding)?;
+        for (i, layer) in self.layers.iter().enumerate() {
+            let name = |part: &str| format!("model.layers.{i}.{part}.weight");
+            push(name("input_layernorm"), &layer.attention_norm)?;
+            for (part, from, rows) in [("q", 0, q), ("k", q, kv), ("v", q + kv, kv)] {
+                push(name(&format!("self_attn.{part}_proj")), &layer.qkv.narrow(0, from as i64, rows as i64))?;
+            }
+            push(name("self_attn.o_proj"), &layer.out)?;
+            push(name("post_attention_layernorm"), &layer.feed_forward_norm)?;
+            for (part, from) in [("gate", 0), ("up", inner)] {
+                push(name(&format!("mlp.{part}_proj")), &layer.gate_up.narrow(0, from as i64, inner as i64))?;
+            }
+            push(name("mlp.down_proj"), &layer.down)?;
+        }
+        push("model.norm.weight".to_owned(), &self.norm)?;
+        if !c.tie_word_embeddings {
+            push("lm_head.weight".to_owned(), &self.head)?;
+        }
+        Ok(out)
+    }
+
     /// Where the weights are.
     pub fn device(&self) -> Device {
         self.embedding.device()
     }
 
-    /// Embeddings [ids, hidden].
+    /// Embeddings [ids, hidden], f32.
     pub fn embed(&self, ids: &[u32]) -> Tensor {
         let ids: Vec<i64> = ids.iter().map(|id| i64::from(*id)).collect();
-        self.embedding.index_select(0, &Tensor::from_slice(&ids).to_device(self.device()))
+        self.embedding.index_select(0, &Tensor::from_slice(&ids).to_device(self.device())).to_kind(Kind::Float)
     }
 
     /// Logits [keep, vocab] at the packed rows `keep` of inputs x [prefix + clips · rows, hidden].
-    pub fn logits(&self, x: &Tensor, packing: &Packing, keep: &[i64], lora: Option<&Lora>, training: bool) -> Tensor {
+    pub fn logits(&self, x: &Tensor, packing: &Packing, keep: &[i64], lora: Option<&Lora>, dropout: Dropout) -> Tensor {
+        let pass = self.pass(packing, keep, lora, dropout);
+        let x = (0..self.layers.len()).fold(x.shallow_clone(), |x, i| self.layer(i, &x, &pass));
+        self.answer(&x)
+    }
+
+    /// The gradients of loss(logits), as [`logits`](Self::logits) followed by `backward` gives them, keeping no more than the input of each
+    /// layer: a layer's inner values are computed again when the gradient arrives there (Chen et al. 2016). Returns the loss.
+    pub fn backward_checkpointed(
+        &self,
+        x: &Tensor,
+        packing: &Packing,
+        keep: &[i64],
+        lora: Option<&Lora>,
+        dropout: Dropout,
+        loss: impl FnOnce(&Tensor) -> Tensor,
+    ) -> f64 {
+        let pass = self.pass(packing, keep, lora, dropout);
+        let mut inputs = vec![x.detach()];
+        tch::no_grad(|| {
+            for i in 0..self.layers.len() {
+                inputs.push(self.layer(i, &inputs[i], &pass));
+            }
+        });
+        let leaf = |t: &Tensor| t.detach().set_requires_grad(true);
+        let last = leaf(&inputs[self.layers.len()]);
+        let value = loss(&self.answer(&last));
+        value.backward();
+        let mut gradient = last.grad();
+        for i in (0..self.layers.len()).rev() {
+            inputs.truncate(i + 1);
+            let input = leaf(&inputs[i]);
+            // d(Σ y·g)/dy = g: the way to hand a gradient over that tch has.
+            (self.layer(i, &input, &pass) * gradient).sum(Kind::Float).backward();
+            gradient = input.grad();
+        }
+        if x.requires_grad() {
+            (x * gradient).sum(Kind::Float).backward();
+        }
+        number(&value)
+    }
+
+    fn pass<'a>(&self, packing: &'a Packing, keep: &[i64], lora: Option<&'a Lora>, dropout: Dropout) -> Pass<'a> {
         let (p, b, t) = (packing.prefix, packing.clips, packing.rows);
         let device = self.device();
-        let keep = Tensor::from_slice(keep).to_device(device);
         let positions = Tensor::from_slice(&packing.positions).to_device(device);
         let turns = |table: &Tensor| {
             let rows = table.index_select(0, &positions);
             Tensor::cat(&[rows.narrow(0, 0, p), rows.narrow(0, p, t).repeat([b, 1])], 0).unsqueeze(1)
         };
-        let (cos, sin) = (turns(&self.rope.0), turns(&self.rope.1));
-        let prefix_packing = Packing::causal(0, 1, p as usize, device);
-        let add = |y: Tensor, layer: usize, target: Target, x: &Tensor| match lora.and_then(|l| l.delta(layer, target, x, training)) {
+        let keep = Tensor::from_slice(keep).to_device(device);
+        let prefix = Packing::causal(0, 1, p as usize, device);
+        Pass { packing, prefix, cos: turns(&self.rope.0), sin: turns(&self.rope.1), keep, lora, dropout }
+    }
+
+    /// Rows behind layer `i`; behind the last layer, the kept rows alone.
+    fn layer(&self, i: usize, x: &Tensor, pass: &Pass<'_>) -> Tensor {
+        let (c, layer, packing) = (&self.config, &self.layers[i], pass.packing);
+        let (heads, groups, d) = (c.num_attention_heads as i64, c.num_key_value_heads as i64, c.head_dim as i64);
+        let (p, b, t) = (packing.prefix, packing.clips, packing.rows);
+        let drops = match pass.dropout {
+            Dropout::Seeded(seed) if pass.lora.is_some_and(Lora::drops) => {
+                tch::manual_seed(seed.wrapping_add(i as i64));
+                true
+            }
+            _ => false,
+        };
+        let add = |y: Tensor, target: Target, x: &Tensor| match pass.lora.and_then(|l| l.delta(i, target, x, drops)) {
             Some(delta) => y + delta,
             None => y,
         };
-        let c = &self.config;
-        let (heads, groups, d) = (c.num_attention_heads as i64, c.num_key_value_heads as i64, c.head_dim as i64);
-        let mut x = x.shallow_clone();
-        for (i, layer) in self.layers.iter().enumerate() {
-            let h = self.rms_norm(&x, &layer.attention_norm);
-            let parts = h.linear::<&Tensor>(&layer.qkv, None).split_with_sizes([heads * d, groups * d, groups * d], -1);
-            let [q, k, v] = &parts[..] else { return x };
-            let q = rotate(&add(q.shallow_clone(), i, Target::Q, &h).view([-1, heads, d]), &cos, &sin);
-            let k = rotate(&add(k.shallow_clone(), i, Target::K, &h).view([-1, groups, d]), &cos, &sin);
-            let v = add(v.shallow_clone(), i, Target::V, &h).view([-1, groups, d]);
-            let mut attended = attention(&q.narrow(0, p, b * t), (&k, &v), packing);
-            if p > 0 {
-                let own = attention(&q.narrow(0, 0, p), (&k.narrow(0, 0, p), &v.narrow(0, 0, p)), &prefix_packing);
-                attended = Tensor::cat(&[own, attended], 0);
-            }
-            if i + 1 == self.layers.len() {
-                // Behind the last attention only the rows whose logits are wanted go on.
-                attended = attended.index_select(0, &keep);
-                x = x.index_select(0, &keep);
-            }
-            x = &x + add(attended.linear::<&Tensor>(&layer.out, None), i, Target::O, &attended);
-            let h = self.rms_norm(&x, &layer.feed_forward_norm);
-            let inner = c.intermediate_size as i64;
-            let gate_up = h.linear::<&Tensor>(&layer.gate_up, None);
-            let gate = add(gate_up.narrow(-1, 0, inner), i, Target::Gate, &h);
-            let up = add(gate_up.narrow(-1, inner, inner), i, Target::Up, &h);
-            let h = gate.silu() * up;
-            x = &x + add(h.linear::<&Tensor>(&layer.down, None), i, Target::Down, &h);
+        let h = self.rms_norm(x, &layer.attention_norm);
+        let qkv = product(&h, &layer.qkv);
+        let part = |from: i64, heads: i64| qkv.narrow(-1, from * d, heads * d);
+        let q = rotate(&add(part(0, heads), Target::Q, &h).view([-1, heads, d]), &pass.cos, &pass.sin);
+        let k = rotate(&add(part(heads, groups), Target::K, &h).view([-1, groups, d]), &pass.cos, &pass.sin);
+        let v = add(part(heads + groups, groups), Target::V, &h).reshape([-1, groups, d]);
+        let mut attended = attention(&q.narrow(0, p, b * t), (&k, &v), packing);
+        if p > 0 {
+            let own = attention(&q.narrow(0, 0, p), (&k.narrow(0, 0, p), &v.narrow(0, 0, p)), &pass.prefix);
+            attended = Tensor::cat(&[own, attended], 0);
         }
-        self.rms_norm(&x, &self.norm).linear::<&Tensor>(&self.head, None)
+        let mut x = x.shallow_clone();
+        if i + 1 == self.layers.len() {
+            // Behind the last attention only the rows whose logits are wanted go on.
+            attended = attended.index_select(0, &pass.keep);
+            x = x.index_select(0, &pass.keep);
+        }
+        x = &x + add(product(&attended, &layer.out), Target::O, &attended);
+        let h = self.rms_norm(&x, &layer.feed_forward_norm);
+        let inner = c.intermediate_size as i64;
+        let gate_up = product(&h, &layer.gate_up);
+        let gate = add(gate_up.narrow(-1, 0, inner), Target::Gate, &h);
+        let up = add(gate_up.narrow(-1, inner, inner), Target::Up, &h);
+        let h = gate.silu() * up;
+        &x + add(product(&h, &layer.down), Target::Down, &h)
+    }
+
+    /// Logits of rows behind the last layer.
+    fn answer(&self, x: &Tensor) -> Tensor {
+        product(&self.rms_norm(x, &self.norm), &self.head)
     }
 
     fn rms_norm(&self, x: &Tensor, weight: &Tensor) -> Tensor {
         let mean = x.square().mean_dim([-1i64].as_slice(), true, Kind::Float);
         x * (mean + f64::from(self.config.rms_norm_eps)).rsqrt() * weight
     }
+}
+
+impl Layer {
+    /// Every tensor with its name.
+    fn parts_mut(&mut self) -> [(&'static str, &mut Tensor); 6] {
+        [
+            ("attention_norm", &mut self.attention_norm),
+            ("qkv", &mut self.qkv),
+            ("out", &mut self.out),
+            ("feed_forward_norm", &mut self.feed_forward_norm),
+            ("gate_up", &mut self.gate_up),
+            ("down", &mut self.down),
+        ]
+    }
+}
+
+/// x [rows, in] · Wᵀ in f32, from factors in the precision of W [out, in].
+fn product(x: &Tensor, weight: &Tensor) -> Tensor {
+    if weight.kind() == Kind::Float {
+        return x.linear::<&Tensor>(weight, None);
+    }
+    x.to_kind(weight.kind()).linear::<&Tensor>(weight, None).to_kind(Kind::Float)
 }
 
 /// Half-split RoPE: pairs (i, i + head_dim/2) turned by position · theta^(−2i/head_dim).

@@ -1,6 +1,6 @@
 //! The words around an action sentence and the answers, as token ids and rows.
 
-use llmar::text::{LabelTrie, Tokenizer};
+use llmar::text::{LabelTrie, Tokenizer, suffix_with_list};
 use tch::Tensor;
 
 use super::config::Prompt;
@@ -48,22 +48,25 @@ impl Words {
         self.prefix.len() + tokens + self.suffix.len() + self.labels.iter().map(Vec::len).max().unwrap_or(0)
     }
 
-    /// Code embeddings and suffix of each clip, then `after` [ids of clip 0 ++ ids of clip 1 …], equally many a clip.
-    fn packed_rows(&self, llama: &Llama, codes: &Tensor, sentences: &[Vec<u16>], after: &[u32]) -> Tensor {
-        let clips = sentences.len() as i64;
-        let hidden = codes.size()[1];
-        let ids: Vec<i64> = sentences.iter().flatten().map(|t| i64::from(*t)).collect();
-        let sentence = codes.index_select(0, &Tensor::from_slice(&ids).to_device(codes.device())).view([clips, -1, hidden]);
-        let suffix = llama.embed(&self.suffix).unsqueeze(0).expand([clips, -1, -1], false);
+    /// Ids after the sentence when the prompt names `labels` to choose from.
+    pub fn listing(tokenizer: &Tokenizer, prompt: &Prompt, labels: &[&str]) -> Vec<u32> {
+        tokenizer.encode_continuation(&suffix_with_list(&prompt.suffix, labels))
+    }
+
+    /// Sentence and suffix of each clip, then `after` [ids of clip 0 ++ ids of clip 1 …], equally many a clip.
+    fn packed_rows(&self, llama: &Llama, sentences: &Tensor, suffix: &[u32], after: &[u32]) -> Tensor {
+        let [clips, _, hidden] = sentences.size()[..] else { return sentences.shallow_clone() };
+        let suffix = llama.embed(suffix).unsqueeze(0).expand([clips, -1, -1], false);
         let after = llama.embed(after).view([clips, -1, hidden]);
-        let tails = Tensor::cat(&[sentence, suffix, after], 1).reshape([-1, hidden]);
+        let tails = Tensor::cat(&[sentences, &suffix, &after], 1).reshape([-1, hidden]);
         Tensor::cat(&[llama.embed(&self.prefix), tails], 0)
     }
 
-    /// Clips with their answers, and the ids that follow at the kept rows: every answer's tokens and EOS.
-    pub fn with_answers(&self, llama: &Llama, codes: &Tensor, sentences: &[Vec<u16>], answers: &[usize]) -> (Packed, Vec<i64>) {
+    /// Clips, their sentences as rows [clips, w, hidden], with their answers, and the ids that follow at the kept rows: every answer's tokens and
+    /// EOS. `suffix` stands after each sentence.
+    pub fn with_answers(&self, llama: &Llama, sentences: &Tensor, suffix: &[u32], answers: &[usize]) -> (Packed, Vec<i64>) {
         let longest = answers.iter().map(|a| self.labels[*a].len()).max().unwrap_or(0);
-        let words = sentences[0].len() + self.suffix.len();
+        let words = sentences.size()[1] as usize + suffix.len();
         let rows = words + longest;
         let (mut after, mut keep, mut targets) = (Vec::new(), Vec::new(), Vec::new());
         for (clip, answer) in answers.iter().enumerate() {
@@ -74,30 +77,30 @@ impl Words {
                 targets.push(i64::from(*target));
             }
         }
-        let x = self.packed_rows(llama, codes, sentences, &after);
-        let packing = Packing::causal(self.prefix.len(), sentences.len(), rows, llama.device());
+        let x = self.packed_rows(llama, sentences, suffix, &after);
+        let packing = Packing::causal(self.prefix.len(), answers.len(), rows, llama.device());
         (Packed { x, packing, keep }, targets)
     }
 
-    /// Clips followed by the whole label trie, each node seeing its own path; kept are the last row of the prompt and all inner nodes, in
+    /// Clips, their sentences as rows [clips, w, hidden], followed by the whole label trie, each node seeing its own path; kept are the last row of the prompt and all inner nodes, in
     /// the order of the returned node numbers (the root first).
-    pub fn with_trie(&self, llama: &Llama, codes: &Tensor, sentences: &[Vec<u16>]) -> (Packed, Vec<u32>) {
-        let words = sentences[0].len() + self.suffix.len();
+    pub fn with_trie(&self, llama: &Llama, sentences: &Tensor) -> (Packed, Vec<u32>) {
+        let (clips, words) = (sentences.size()[0] as usize, sentences.size()[1] as usize + self.suffix.len());
         let inner: Vec<u32> = (0..self.trie.len() as u32).filter(|n| self.trie.label(*n).is_none()).collect();
         // Rows of a clip: the words in a chain, then the inner nodes below the root, which is the last word.
         let row_of = |node: u32| inner.iter().position(|n| *n == node).map(|at| words - 1 + at);
         let mut parents: Vec<Option<usize>> = (0..words).map(|i| i.checked_sub(1)).collect();
         parents.extend(inner[1..].iter().map(|node| row_of(self.trie.parent(*node))));
         let ids: Vec<u32> = inner[1..].iter().map(|node| self.trie.token(*node)).collect();
-        let after: Vec<u32> = sentences.iter().flat_map(|_| ids.iter().copied()).collect();
+        let after: Vec<u32> = (0..clips).flat_map(|_| ids.iter().copied()).collect();
         let rows = parents.len();
-        let keep = (0..sentences.len()).flat_map(|clip| {
+        let keep = (0..clips).flat_map(|clip| {
             let first = self.prefix.len() + clip * rows + words - 1;
             (0..inner.len()).map(move |i| (first + i) as i64)
         });
         let keep = keep.collect();
-        let x = self.packed_rows(llama, codes, sentences, &after);
-        let packing = Packing::tree(self.prefix.len(), sentences.len(), &parents, llama.device());
+        let x = self.packed_rows(llama, sentences, &self.suffix, &after);
+        let packing = Packing::tree(self.prefix.len(), clips, &parents, llama.device());
         (Packed { x, packing, keep }, inner)
     }
 }

@@ -1,28 +1,30 @@
 //! Exact label scores, and what they say about a model.
 
+use std::ops::Range;
+
 use tch::{Kind, Tensor};
 
 use super::adapter::Lora;
-use super::llama::Llama;
+use super::llama::{Dropout, Llama};
 use super::prompt::Words;
 use crate::error::Result;
 use crate::evaluate::{Metrics, Sample};
 
-/// log p(label, EOS | prompt) of every label for every sentence, `[sentences][labels]`. `codes` [codes, hidden] are the codes' embeddings;
-/// `at_once` sentences share a pass.
+/// log p(label, EOS | prompt) of every label for each of `count` sentences, `[sentences][labels]`. `rows` gives a range of them as the language
+/// model reads them, [sentences, w, hidden]; `at_once` share a pass.
 pub fn scores(
     llama: &Llama,
     lora: Option<&Lora>,
     words: &Words,
-    codes: &Tensor,
-    sentences: &[Vec<u16>],
-    at_once: usize,
+    (count, at_once): (usize, usize),
+    rows: impl Fn(Range<usize>) -> Tensor,
 ) -> Result<Vec<Vec<f64>>> {
-    let mut out = Vec::with_capacity(sentences.len());
-    for part in sentences.chunks(at_once.max(1)) {
+    let mut out = Vec::with_capacity(count);
+    for start in (0..count).step_by(at_once.max(1)) {
+        let part = start..(start + at_once.max(1)).min(count);
         let (logits, inner) = tch::no_grad(|| {
-            let (packed, inner) = words.with_trie(llama, codes, part);
-            let logits = llama.logits(&packed.x, &packed.packing, &packed.keep, lora, false);
+            let (packed, inner) = words.with_trie(llama, &rows(part.clone()));
+            let logits = llama.logits(&packed.x, &packed.packing, &packed.keep, lora, Dropout::Off);
             (logits.log_softmax(-1, Kind::Float), inner)
         });
         // Only the tokens that follow some node are read.

@@ -1,18 +1,67 @@
 //! Action sentences of clips, told differently every time.
 
-use super::config::Variation;
+use std::ops::Range;
+
+use tch::Tensor;
+
+use super::adapter::CodeMap;
+use super::config::{Reads, Variation};
 use crate::error::Result;
 use crate::torch::Rng;
 use crate::vqvae::{ClipSet, Stage1};
 
+/// What the language model is to read of some clips, before it is mapped to rows.
+#[derive(Debug)]
+pub enum Sentences {
+    /// W tokens a clip.
+    Codes(Vec<Vec<u16>>),
+    /// Clipped tangent features [clips, w, dim].
+    Features(Tensor),
+}
+
+impl Sentences {
+    /// Of prepared clips, [frames · inputs] each.
+    fn of(reads: Reads, stage1: &Stage1, prepared: &[Vec<f32>]) -> Result<Self> {
+        Ok(match reads {
+            Reads::Codes => Self::Codes(stage1.tokens(prepared)?),
+            Reads::Features => {
+                Self::Features(Tensor::cat(&prepared.chunks(64).map(|part| stage1.features(part)).collect::<Vec<_>>(), 0))
+            }
+        })
+    }
+
+    /// Rows [clips, w, hidden] of some of the clips; `codes` [codes, hidden] are the map's embeddings.
+    pub fn rows(&self, map: &CodeMap, codes: &Tensor, clips: Range<usize>) -> Tensor {
+        match self {
+            Self::Codes(sentences) => code_rows(codes, &sentences[clips]),
+            Self::Features(features) => map.of_features(&features.narrow(0, clips.start as i64, clips.len() as i64)),
+        }
+    }
+}
+
+/// Rows [sentences, w, hidden] of equally long sentences, from the codes' embeddings [codes, hidden].
+pub fn code_rows(codes: &Tensor, sentences: &[Vec<u16>]) -> Tensor {
+    let ids: Vec<i64> = sentences.iter().flatten().map(|t| i64::from(*t)).collect();
+    codes.index_select(0, &Tensor::from_slice(&ids).to_device(codes.device())).view([sentences.len() as i64, -1, codes.size()[1]])
+}
+
 /// Sentences of the plain clips of a set.
-pub fn plain(stage1: &Stage1, set: &ClipSet) -> Result<Vec<Vec<u16>>> {
+pub fn plain(reads: Reads, stage1: &Stage1, set: &ClipSet) -> Result<Sentences> {
     let clips = (0..set.len()).map(|clip| set.plain(&stage1.meta.preprocess, clip)).collect::<Result<Vec<_>>>()?;
-    stage1.tokens(&clips)
+    if clips.is_empty() {
+        return Ok(Sentences::Codes(Vec::new()));
+    }
+    Sentences::of(reads, stage1, &clips)
 }
 
 /// Sentences of training clips, changed as the settings say; `rng` is the step's.
-pub fn varied(stage1: &Stage1, set: &ClipSet, clips: &[usize], settings: &Variation, seed: u64, rng: &mut Rng) -> Result<Vec<Vec<u16>>> {
+pub fn varied(
+    (reads, settings, seed): (Reads, &Variation, u64),
+    stage1: &Stage1,
+    set: &ClipSet,
+    clips: &[usize],
+    rng: &mut Rng,
+) -> Result<Sentences> {
     let preprocess = &stage1.meta.preprocess;
     let mut prepared = Vec::with_capacity(clips.len());
     for &clip in clips {
@@ -26,10 +75,12 @@ pub fn varied(stage1: &Stage1, set: &ClipSet, clips: &[usize], settings: &Variat
             set.augmented(&settings.clip, preprocess, clip, &mut Rng::new(seed, "view", view as u64))?
         });
     }
-    let mut sentences = stage1.tokens(&prepared)?;
-    for token in sentences.iter_mut().flatten() {
-        if rng.unit() < settings.replace {
-            *token = rng.below(stage1.meta.quantizer.codes) as u16;
+    let mut sentences = Sentences::of(reads, stage1, &prepared)?;
+    if let Sentences::Codes(sentences) = &mut sentences {
+        for token in sentences.iter_mut().flatten() {
+            if rng.unit() < settings.replace {
+                *token = rng.below(stage1.meta.quantizer.codes) as u16;
+            }
         }
     }
     Ok(sentences)

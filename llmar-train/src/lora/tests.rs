@@ -12,9 +12,9 @@ use llmar::text::Tokenizer;
 use serde_json::Value;
 use tch::{Kind, Tensor};
 
-use super::adapter::{CodeMap, Lora};
-use super::llama::{Llama, Packing};
-use super::{Config, Prompt, Words, score, train};
+use super::adapter::{CodeMap, Codebook, Lora};
+use super::llama::{Dropout, Llama, Packing};
+use super::{Config, Precision, Prompt, Words, code_rows, score, train};
 use crate::artifacts::{self, AdapterMeta, BaseMeta, Stage1Meta};
 use crate::cli::{Setting, read_config};
 use crate::error::{Error, Result};
@@ -30,13 +30,13 @@ const CPU: tch::Device = tch::Device::Cpu;
 const LOGIT_ROUNDING: f64 = 1e-4;
 
 /// A base model imported into `folder`.
-fn imported(source: &Path, folder: &Path) -> Result<PathBuf> {
+pub(super) fn imported(source: &Path, folder: &Path) -> Result<PathBuf> {
     let path = folder.join("base.safetensors");
     import(source, &path)?;
     Ok(path)
 }
 
-fn folder() -> Result<tempfile::TempDir> {
+pub(super) fn folder() -> Result<tempfile::TempDir> {
     tempfile::tempdir().map_err(Error::io("temporary folder"))
 }
 
@@ -46,7 +46,7 @@ fn json(path: &Path) -> Result<Value> {
 
 /// Last-position logits of every golden prompt: as one chain, and with the first half as the shared prefix of two clips.
 fn check_goldens(base: &Path, golden: &Path) -> Result<()> {
-    let llama = Llama::read(&artifacts::open::<BaseMeta>(base)?, CPU)?;
+    let llama = Llama::read(&artifacts::open::<BaseMeta>(base)?, CPU, Precision::F32)?;
     let golden = json(golden)?;
     for prompt in golden["prompts"].as_array().into_iter().flatten() {
         let ids: Vec<u32> = prompt["ids"].as_array().into_iter().flatten().filter_map(|id| Some(id.as_u64()? as u32)).collect();
@@ -58,7 +58,7 @@ fn check_goldens(base: &Path, golden: &Path) -> Result<()> {
             let x = Tensor::cat(&[llama.embed(&ids[..prefix]), llama.embed(&tails)], 0);
             let packing = Packing::causal(prefix, clips, rows, CPU);
             let last = (prefix + clips * rows - 1) as i64;
-            let logits = values(&tch::no_grad(|| llama.logits(&x, &packing, &[last], None, false)))?;
+            let logits = values(&tch::no_grad(|| llama.logits(&x, &packing, &[last], None, Dropout::Off)))?;
             for expected in prompt["next_top10"].as_array().into_iter().flatten() {
                 let (Some(id), Some(logit)) = (expected["id"].as_u64(), expected["logit"].as_f64()) else { continue };
                 let got = f64::from(logits[id as usize]);
@@ -101,7 +101,7 @@ fn trie_scores_are_the_labels_log_probabilities() -> Result<()> {
     let Some(source) = shared("trie_scores_are_the_labels_log_probabilities", "golden/stories260k") else { return Ok(()) };
     let folder = folder()?;
     let opened = artifacts::open::<BaseMeta>(&imported(&source, folder.path())?)?;
-    let llama = Llama::read(&opened, CPU)?;
+    let llama = Llama::read(&opened, CPU, Precision::F32)?;
     let labels = ["walk", "wave", "wave hand", "jump", "jump rope", "sit down"].map(str::to_owned);
     let tokenizer = Tokenizer::new(tokenizer::from_base(&opened)?)?;
     let words = Words::new(&tokenizer, &Prompt::default(), &labels, opened.meta.eos_id, llama.config.vocab_size)?;
@@ -121,11 +121,12 @@ fn trie_scores_are_the_labels_log_probabilities() -> Result<()> {
     let drawn: Vec<f32> = (0..8 * hidden).map(|_| 0.1 * rng.normal()).collect();
     let codes = tensor(&drawn, &[8, hidden], CPU);
     let sentences: Vec<Vec<u16>> = vec![vec![0, 3, 5, 1], vec![7, 7, 2, 4], vec![6, 1, 0, 0]];
-    let all = score::scores(&llama, Some(&lora), &words, &codes, &sentences, 2)?;
+    let all = score::scores(&llama, Some(&lora), &words, (sentences.len(), 2), |part| code_rows(&codes, &sentences[part]))?;
     for (sentence, scores) in sentences.iter().zip(&all) {
         for (label, score) in scores.iter().enumerate() {
-            let (packed, targets) = words.with_answers(&llama, &codes, std::slice::from_ref(sentence), &[label]);
-            let logits = tch::no_grad(|| llama.logits(&packed.x, &packed.packing, &packed.keep, Some(&lora), false));
+            let rows = code_rows(&codes, std::slice::from_ref(sentence));
+            let (packed, targets) = words.with_answers(&llama, &rows, &words.suffix, &[label]);
+            let logits = tch::no_grad(|| llama.logits(&packed.x, &packed.packing, &packed.keep, Some(&lora), Dropout::Off));
             let chosen = logits.log_softmax(-1, Kind::Float).gather(1, &Tensor::from_slice(&targets).unsqueeze(-1), false);
             let sum = chosen.sum(Kind::Double).double_value(&[]);
             assert!((sum - score).abs() < 1e-3, "{}: {score} in the tree, {sum} alone", labels[label]);
@@ -140,7 +141,7 @@ fn lora_gradient_agrees_with_a_finite_difference() -> Result<()> {
     let Some(source) = shared("lora_gradient_agrees_with_a_finite_difference", "golden/stories260k") else { return Ok(()) };
     let folder = folder()?;
     let opened = artifacts::open::<BaseMeta>(&imported(&source, folder.path())?)?;
-    let llama = Llama::read(&opened, CPU)?;
+    let llama = Llama::read(&opened, CPU, Precision::F32)?;
     let tokenizer = Tokenizer::new(tokenizer::from_base(&opened)?)?;
     let labels = ["walk".to_owned(), "wave hand".to_owned()];
     let words = Words::new(&tokenizer, &Prompt::default(), &labels, opened.meta.eos_id, llama.config.vocab_size)?;
@@ -148,10 +149,12 @@ fn lora_gradient_agrees_with_a_finite_difference() -> Result<()> {
     let lora = Lora::new(&mut params, &super::Adapter::default(), &llama.config)?;
     let tangent = tensor(&(0..64).map(|i| (i as f32).sin() * 0.3).collect::<Vec<_>>(), &[8, 8], CPU);
     let ball = Ball::new(llmar::device::Geometry::Poincare { curvature: 1.0 });
-    let map = CodeMap::new(&mut params, &super::Map::default(), &tangent, ball, &llama.embedding, 1)?;
+    let codebook = Codebook { tangent: &tangent, ball, word_map: None };
+    let map = CodeMap::new(&mut params, &super::Map::default(), &codebook, &llama.embedding, 1)?;
     let loss = || {
-        let (packed, targets) = words.with_answers(&llama, &map.embeddings(), &[vec![1, 2, 3], vec![4, 0, 7]], &[0, 1]);
-        let logits = llama.logits(&packed.x, &packed.packing, &packed.keep, Some(&lora), true);
+        let rows = code_rows(&map.embeddings(), &[vec![1, 2, 3], vec![4, 0, 7]]);
+        let (packed, targets) = words.with_answers(&llama, &rows, &words.suffix, &[0, 1]);
+        let logits = llama.logits(&packed.x, &packed.packing, &packed.keep, Some(&lora), Dropout::Off);
         logits.cross_entropy_loss(&Tensor::from_slice(&targets), None::<&Tensor>, tch::Reduction::Sum, -100, 0.0)
     };
     loss().backward();
@@ -195,7 +198,7 @@ lr = 1e-2
 "#;
 
 /// A trained stage 1, a base model and settings of stage 2.
-fn small_lora(base: &Path, sets: &[&str]) -> Result<(tempfile::TempDir, Config)> {
+pub(super) fn small_lora(base: &Path, sets: &[&str]) -> Result<(tempfile::TempDir, Config)> {
     let (folder, stage1) = small_run(&["features.steps=60", "quantizer.codes=16"])?;
     vqvae::train(&stage1, &folder.path().join("stage1"), false)?;
     let path = folder.path().join("lora.toml");
@@ -218,7 +221,7 @@ fn a_run_learns_and_agrees_with_the_runtime() -> Result<()> {
     let Some(source) = shared("a_run_learns_and_agrees_with_the_runtime", "golden/stories260k") else { return Ok(()) };
     let (folder, config) = small_lora(&source, &[])?;
     let out = folder.path().join("lora");
-    let summary = train(&config, &out, false)?;
+    let summary = train(&config, &out, false, false)?;
     assert!(summary["validation"]["top1"].as_f64() >= Some(60.0), "{summary:#}");
     agrees_with_the_runtime(&config, &out.join("adapter.safetensors"), folder.path(), usize::MAX)
 }
@@ -230,23 +233,23 @@ fn an_interrupted_run_ends_in_the_same_adapter() -> Result<()> {
     // 10 steps, snapshots after 4 and 8, validation and patience in between.
     let (folder, config) = small_lora(&source, &["train.steps=10", "train.validate_steps=3", "train.patience=5"])?;
     let out = folder.path().join("lora");
-    train(&config, &out, false)?;
+    train(&config, &out, false, false)?;
     let adapter = out.join("adapter.safetensors");
     let (first, lines) = (bytes(&adapter)?, bytes(&out.join("metrics.jsonl"))?);
-    train(&config, &out, true)?;
+    train(&config, &out, true, false)?;
     assert!(bytes(&adapter)? == first, "a resumed run ends elsewhere");
     assert_eq!(String::from_utf8_lossy(&bytes(&out.join("metrics.jsonl"))?), String::from_utf8_lossy(&lines));
     let other = Config { seed: 1, ..config };
-    assert!(train(&other, &out, true).is_err_and(|e| e.to_string().contains("--resume")));
+    assert!(train(&other, &out, true, false).is_err_and(|e| e.to_string().contains("--resume")));
     Ok(())
 }
 
 /// Exports at f32 and f16 and compares every label's log-probability on equal sentences: within 1e-3 relatively. The trainer's own merge is
 /// not rounded, the export's is (f16): so f32 is compared strictly and f16 too, as the issue asks.
-fn agrees_with_the_runtime(config: &Config, adapter: &Path, folder: &Path, clips: usize) -> Result<()> {
+pub(super) fn agrees_with_the_runtime(config: &Config, adapter: &Path, folder: &Path, clips: usize) -> Result<()> {
     let stage1 = Stage1::read(&config.stage1, CPU)?;
     let base = artifacts::open::<BaseMeta>(&config.base)?;
-    let llama = Llama::read(&base, CPU)?;
+    let llama = Llama::read(&base, CPU, Precision::F32)?;
     let tokenizer = Tokenizer::new(tokenizer::from_base(&base)?)?;
     let archive = ClipArchive::read(&config.data.archive)?;
     let words = Words::new(&tokenizer, &config.prompt, &archive.classes, base.meta.eos_id, llama.config.vocab_size)?;
@@ -273,7 +276,7 @@ fn agrees_with_the_runtime(config: &Config, adapter: &Path, folder: &Path, clips
             sentences.push(recognizer.tokenize(&clip.view(), &Control::default())?.0);
         }
         let tokens: Vec<Vec<u16>> = sentences.iter().map(|s: &ActionSentence| s.tokens.clone()).collect();
-        let theirs = score::scores(&llama, Some(&lora), &words, &codes, &tokens, 8)?;
+        let theirs = score::scores(&llama, Some(&lora), &words, (tokens.len(), 8), |part| code_rows(&codes, &tokens[part]))?;
         let ours = recognizer.score_sentences(&sentences, &Control::default())?;
         assert_eq!(tokens[0].len(), stage1.meta.encoder.tokens(stage1.meta.preprocess.frames));
         for (clip, (a, b)) in ours.iter().zip(&theirs).enumerate() {
@@ -306,7 +309,7 @@ fn smollm2_agrees_with_the_runtime() -> Result<()> {
     config.data.archive = archive;
     config.stage1 = folder.path().join("stage1/stage1.safetensors");
     config.base = imported(&source, folder.path())?;
-    train(&config, &folder.path().join("lora"), false)?;
+    train(&config, &folder.path().join("lora"), false, false)?;
     agrees_with_the_runtime(&config, &folder.path().join("lora/adapter.safetensors"), folder.path(), 4)?;
     // And the adapter that ships.
     let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("adapters/utd-mhad");

@@ -2,27 +2,32 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Instant;
 
 use llmar::checkpoint::Calibration;
 use llmar::text::Tokenizer;
 use serde_json::{Value, json};
-use tch::{Device, Reduction, Tensor};
+use tch::{Device, Kind, Reduction, Tensor};
 
 use super::adapter::{CodeMap, Lora};
-use super::config::Config;
-use super::llama::Llama;
+use super::config::{Config, Tune};
+use super::llama::{Dropout, Llama};
+use super::memory::Need;
 use super::prompt::Words;
 use super::score::{self, Report};
-use super::sentences;
-use crate::artifacts::{self, AdapterMeta, BaseMeta, Store};
+use super::sentences::{self, Sentences};
+use super::tuned;
+use crate::artifacts::{self, AdapterMeta, BaseMeta, Opened, Store};
 use crate::cli::LoraArgs;
 use crate::error::{Error, Result};
 use crate::import::tokenizer;
 use crate::torch::{self, AdamW, Group, Metrics, Params, Rng, State, round_f16, setting, values};
-use crate::vqvae::{Ball, ClipSet, Stage1};
+use crate::vqvae::{ClipSet, Stage1};
 
 /// Name of the artifact in a run's folder.
 const ARTIFACT: &str = "adapter.safetensors";
+/// Name of the base model that a run writes which tunes all weights.
+const TUNED: &str = "base.safetensors";
 /// Name of the snapshot in a run's folder.
 const SNAPSHOT: &str = "adapter.state";
 
@@ -31,14 +36,15 @@ pub fn run(args: &LoraArgs) -> Result<()> {
     let mut config: Config = crate::cli::read_config(&args.config, &args.set)?;
     config.base = args.base.clone().unwrap_or(config.base);
     config.stage1 = args.stage1.clone().unwrap_or(config.stage1);
-    let summary = train(&config, &args.out, args.resume)?;
+    let summary = train(&config, &args.out, args.resume, false)?;
     println!("{summary:#}");
     Ok(())
 }
 
 /// Trains an adapter into the folder `out` and returns its final measurements. With `resume`, goes on from the folder's snapshot; an
-/// interrupted and resumed run ends in the same file as one that was left alone.
-pub fn train(config: &Config, out: &Path, resume: bool) -> Result<Value> {
+/// interrupted and resumed run ends in the same file as one that was left alone. `test` adds a measurement on the split's test side at the
+/// very end, by the trainer itself in f32, for variants that the runtime does not run; nothing within the run depends on it.
+pub fn train(config: &Config, out: &Path, resume: bool, test: bool) -> Result<Value> {
     config.check()?;
     let device = torch::start(&config.device, config.threads)?;
     std::fs::create_dir_all(out).map_err(Error::io(out))?;
@@ -60,6 +66,7 @@ pub fn train(config: &Config, out: &Path, resume: bool) -> Result<Value> {
     }
     let mut metrics = Metrics::open(&out.join("metrics.jsonl"), run.done)?;
     let bar = torch::progress("stage 2", config.train.steps);
+    let (began, start) = (run.done, Instant::now());
     while run.done < config.train.steps && !run.out_of_patience() {
         let line = run.step()?;
         bar.set_position(run.done as u64);
@@ -70,22 +77,26 @@ pub fn train(config: &Config, out: &Path, resume: bool) -> Result<Value> {
         }
     }
     bar.finish_and_clear();
-    let summary = run.finish(&out.join(ARTIFACT))?;
+    let mut summary = run.finish(out, test)?;
     metrics.write(&summary)?;
+    summary["samples_per_second"] = json!((run.done - began) as f64 * config.train.batch as f64 / start.elapsed().as_secs_f64());
     Ok(summary)
 }
 
 struct Run<'a> {
     config: &'a Config,
-    base: BaseMeta,
+    base: Opened<BaseMeta>,
     stage1: Stage1,
     llama: Llama,
+    tokenizer: Tokenizer,
     words: Words,
+    need: Need,
     train: ClipSet,
     validation: ClipSet,
-    validation_sentences: Vec<Vec<u16>>,
+    validation_sentences: Sentences,
     params: Params,
-    lora: Lora,
+    /// None where all weights are trained.
+    lora: Option<Lora>,
     map: CodeMap,
     optimiser: AdamW,
     /// Steps done.
@@ -99,20 +110,30 @@ impl<'a> Run<'a> {
     fn new(config: &'a Config, device: Device) -> Result<Self> {
         let stage1 = Stage1::read(&config.stage1, device)?;
         let base = artifacts::open::<BaseMeta>(&config.base)?;
-        let llama = Llama::read(&base, device)?;
+        let shape = base.meta.config.clone();
         let tokenizer = Tokenizer::new(tokenizer::from_base(&base)?)?;
         let (train, validation) = ClipSet::read(&config.data, &stage1.meta.preprocess)?;
-        let words = Words::new(&tokenizer, &config.prompt, &train.classes, base.meta.eos_id, llama.config.vocab_size)?;
+        let words = Words::new(&tokenizer, &config.prompt, &train.classes, base.meta.eos_id, shape.vocab_size)?;
         let rows = words.rows(stage1.meta.encoder.tokens(stage1.meta.preprocess.frames));
-        if rows > llama.config.max_position_embeddings {
-            let limit = format!("at most {} tokens with sentence and answer", llama.config.max_position_embeddings);
+        if rows > shape.max_position_embeddings {
+            let limit = format!("at most {} tokens with sentence and answer", shape.max_position_embeddings);
             return Err(setting("prompt", limit, rows));
         }
-        let validation_sentences = sentences::plain(&stage1, &validation)?;
+        let answer = words.labels.iter().map(Vec::len).max().unwrap_or(0) + 1;
+        let quantizer = &stage1.meta.quantizer;
+        let need = Need::of(config, &shape, (config.train.micro_batch, rows, answer), (quantizer.codes, quantizer.dim));
+        eprintln!("memory: {need}");
+        let mut llama = Llama::read(&base, device, config.precision)?;
+        let validation_sentences = sentences::plain(config.map.reads, &stage1, &validation)?;
         let mut params = Params::new(device, config.seed);
-        let lora = Lora::new(&mut params, &config.adapter, &llama.config)?;
-        let ball = Ball::new(stage1.meta.quantizer.geometry);
-        let map = CodeMap::new(&mut params, &config.map, stage1.tangent(), ball, &llama.embedding, config.seed)?;
+        let lora = match config.tune {
+            Tune::Lora => Some(Lora::new(&mut params, &config.adapter, &shape)?),
+            Tune::All => {
+                llama.train_all(&mut params);
+                None
+            }
+        };
+        let map = CodeMap::new(&mut params, &config.map, &(&stage1).into(), &llama.embedding.to_kind(Kind::Float), config.seed)?;
         let group = |prefix: &str, lr_factor, weight_decay| Group { prefix: prefix.to_owned(), lr_factor, weight_decay };
         let groups = vec![
             group("map.points", config.map.points_lr_factor, 0.0),
@@ -122,10 +143,12 @@ impl<'a> Run<'a> {
         let optimiser = AdamW::new(&params, config.train.betas, groups);
         Ok(Self {
             config,
-            base: base.meta,
+            base,
             stage1,
             llama,
+            tokenizer,
             words,
+            need,
             train,
             validation,
             validation_sentences,
@@ -152,11 +175,10 @@ impl<'a> Run<'a> {
         let clips = Rng::batch(config.seed, "order", step, train.batch, self.train.len());
         let mut loss = 0.0;
         for part in clips.chunks(train.micro_batch) {
-            let sentences = sentences::varied(&self.stage1, &self.train, part, &config.variation, config.seed, &mut rng)?;
+            let told = (config.map.reads, &config.variation, config.seed);
+            let sentences = sentences::varied(told, &self.stage1, &self.train, part, &mut rng)?;
             let answers: Vec<usize> = part.iter().map(|clip| self.train.labels()[*clip]).collect();
-            let part_loss = self.loss(&sentences, &answers) / train.batch as f64;
-            part_loss.backward();
-            loss += torch::number(&part_loss);
+            loss += self.backward(&sentences, &answers, &mut rng);
         }
         if !loss.is_finite() {
             return Err(Error::format("training", format!("the loss of step {step} is {loss}")));
@@ -178,21 +200,57 @@ impl<'a> Run<'a> {
         Ok(line)
     }
 
-    /// Summed cross-entropy of the answers' tokens and EOS.
-    fn loss(&self, sentences: &[Vec<u16>], answers: &[usize]) -> Tensor {
-        let (packed, targets) = self.words.with_answers(&self.llama, &self.map.embeddings(), sentences, answers);
-        let logits = self.llama.logits(&packed.x, &packed.packing, &packed.keep, Some(&self.lora), true);
+    /// Adds the gradients of a part of the batch: cross-entropy of the answers' tokens and EOS, summed, over the batch's size. Returns it.
+    fn backward(&self, sentences: &Sentences, answers: &[usize], rng: &mut Rng) -> f64 {
+        let (prompt, train) = (&self.config.prompt, &self.config.train);
+        let suffix = if prompt.listed > 0.0 && rng.unit() < prompt.listed {
+            let list = self.listed(answers, rng);
+            Words::listing(&self.tokenizer, prompt, &list)
+        } else {
+            self.words.suffix.clone()
+        };
+        let rows = sentences.rows(&self.map, &self.map.embeddings(), 0..answers.len());
+        let (packed, targets) = self.words.with_answers(&self.llama, &rows, &suffix, answers);
         let targets = Tensor::from_slice(&targets).to_device(self.llama.device());
-        logits.cross_entropy_loss(&targets, None::<&Tensor>, Reduction::Sum, -100, self.config.train.label_smoothing)
+        let loss = |logits: &Tensor| {
+            let sum = logits.cross_entropy_loss(&targets, None::<&Tensor>, Reduction::Sum, -100, train.label_smoothing);
+            sum / train.batch as f64
+        };
+        let dropout = Dropout::Seeded(rng.torch_seed());
+        let (x, packing, keep) = (&packed.x, &packed.packing, &packed.keep);
+        if train.checkpointing {
+            return self.llama.backward_checkpointed(x, packing, keep, self.lora.as_ref(), dropout, loss);
+        }
+        let value = loss(&self.llama.logits(x, packing, keep, self.lora.as_ref(), dropout));
+        value.backward();
+        torch::number(&value)
+    }
+
+    /// Names of the answers and of other labels, in random order, as many as `prompt.list` says.
+    fn listed(&self, answers: &[usize], rng: &mut Rng) -> Vec<&str> {
+        let (least, most) = self.config.prompt.list;
+        let wanted = least + rng.below(most - least + 1);
+        let mut list: Vec<usize> = answers.to_vec();
+        list.sort_unstable();
+        list.dedup();
+        let others: Vec<usize> = rng.permutation(self.train.classes.len()).into_iter().filter(|label| !list.contains(label)).collect();
+        list.extend(others.into_iter().take(wanted.saturating_sub(list.len())));
+        rng.permutation(list.len()).into_iter().map(|i| self.train.classes[list[i]].as_str()).collect()
     }
 
     fn validate(&self, codes: &Tensor) -> Result<Option<Report>> {
-        if self.validation.is_empty() {
+        self.measure(codes, &self.validation, &self.validation_sentences)
+    }
+
+    /// Scores a set of clips; none gives nothing.
+    fn measure(&self, codes: &Tensor, clips: &ClipSet, sentences: &Sentences) -> Result<Option<Report>> {
+        if clips.is_empty() {
             return Ok(None);
         }
-        let at_once = self.config.train.micro_batch;
-        let scores = score::scores(&self.llama, Some(&self.lora), &self.words, codes, &self.validation_sentences, at_once)?;
-        Ok(Some(score::report(&scores, self.validation.labels(), &self.validation.classes)))
+        let sizes = (clips.len(), self.config.train.micro_batch);
+        let rows = |part| sentences.rows(&self.map, codes, part);
+        let scores = score::scores(&self.llama, self.lora.as_ref(), &self.words, sizes, rows)?;
+        Ok(Some(score::report(&scores, clips.labels(), &clips.classes)))
     }
 
     fn snapshot(&self, settings: String) -> State {
@@ -227,43 +285,55 @@ impl<'a> Run<'a> {
     }
 
     /// Takes the best parameters back where validation chose them, rounds, measures, writes.
-    fn finish(mut self, path: &Path) -> Result<Value> {
-        if self.config.train.patience > 0
+    fn finish(&mut self, out: &Path, test: bool) -> Result<Value> {
+        let config = self.config;
+        if config.train.patience > 0
             && let Some((_, best)) = &self.best
         {
             tch::no_grad(|| self.params.entries().zip(best).for_each(|((_, t), best)| t.shallow_clone().copy_(best)));
         }
-        self.lora.round();
-        let codes = round_f16(&self.map.embeddings());
-        let report = self.validate(&codes)?;
+        let base_sha256 = match &mut self.lora {
+            Some(lora) => {
+                lora.round();
+                self.base.meta.source_sha256.clone()
+            }
+            None => tuned::round_and_write(&self.params, &self.llama, &self.base, &config.name, &out.join(TUNED))?,
+        };
+        let codes = tch::no_grad(|| round_f16(&self.map.embeddings()));
         let trained: usize = self.params.entries().map(|(_, t)| t.numel()).sum();
         let mut summary = json!({
             "step": self.done, "phase": "final", "clips": self.train.len(), "validation_clips": self.validation.len(),
-            "trained_parameters": trained,
+            "trained_parameters": trained, "memory": self.need,
         });
-        let mut temperature = self.config.calibration.temperature;
-        if let Some(report) = report {
-            summary["validation"] = json!(report);
+        let mut temperature = config.calibration.temperature;
+        if let Some(report) = self.validate(&codes)? {
             temperature = report.temperature as f32;
+            summary["validation"] = json!(report);
+        }
+        if test {
+            let clips = ClipSet::read_test(&config.data, &self.stage1.meta.preprocess)?;
+            let sentences = sentences::plain(config.map.reads, &self.stage1, &clips)?;
+            summary["test"] = json!(self.measure(&codes, &clips, &sentences)?);
+            summary["test_clips"] = clips.len().into();
         }
         summary["temperature"] = temperature.into();
         let meta = AdapterMeta {
-            name: self.config.name.clone(),
-            rank: self.config.adapter.rank,
-            alpha: self.config.adapter.alpha,
-            prefix: self.config.prompt.prefix.clone(),
-            suffix: self.config.prompt.suffix.clone(),
-            answer_lead: self.config.prompt.answer_lead.clone(),
+            name: config.name.clone(),
+            rank: config.adapter.rank,
+            alpha: config.adapter.alpha,
+            prefix: config.prompt.prefix.clone(),
+            suffix: config.prompt.suffix.clone(),
+            answer_lead: config.prompt.answer_lead.clone(),
             labels: self.train.classes.clone(),
-            calibration: Calibration { temperature, unknown_below: self.config.calibration.unknown_below },
+            calibration: Calibration { temperature, unknown_below: config.calibration.unknown_below },
             stage1_sha256: self.stage1.sha256.clone(),
-            base_source_sha256: self.base.source_sha256.clone(),
-            provenance: [("settings".to_owned(), self.config.record()), ("metrics".to_owned(), summary.to_string())].into(),
+            base_source_sha256: base_sha256,
+            provenance: [("settings".to_owned(), config.record()), ("metrics".to_owned(), summary.to_string())].into(),
         };
-        let mut tensors = self.lora.export()?;
+        let mut tensors = self.lora.as_ref().map_or_else(|| Ok(Vec::new()), Lora::export)?;
         let shape = codes.size().iter().map(|n| *n as usize).collect();
         tensors.push(("quantizer.embedding".to_owned(), shape, values(&codes)?, Store::F16));
-        artifacts::write(path, &meta, &tensors)?;
+        artifacts::write(&out.join(ARTIFACT), &meta, &tensors)?;
         Ok(summary)
     }
 }

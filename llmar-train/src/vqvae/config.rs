@@ -72,6 +72,23 @@ pub struct Data {
     /// Subjects taken out of the training side to validate on.
     #[serde(default)]
     pub validation_subjects: Vec<i64>,
+    /// Cameras taken out of the training side to validate on, where the split is one of cameras.
+    #[serde(default)]
+    pub validation_cameras: Vec<i64>,
+    /// (which, of): of the training side's clips of each class, in the archive's order, one of `of` stretches is validated on. For archives that name
+    /// no subjects: clips of one recording stand beside each other, so few have neighbours on both sides.
+    #[serde(default)]
+    pub validation_fold: Option<(usize, usize)>,
+    /// Classes of which no clip is read, neither to train nor to validate, and whose labels the model does not have.
+    #[serde(default)]
+    pub unseen: Vec<String>,
+}
+
+impl Data {
+    /// Whether any clip is held out to validate on.
+    pub fn validates(&self) -> bool {
+        !self.validation_subjects.is_empty() || !self.validation_cameras.is_empty() || self.validation_fold.is_some()
+    }
 }
 
 /// From clips to the encoder's input. See [`llmar::skeleton::Preprocess`].

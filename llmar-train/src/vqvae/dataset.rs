@@ -18,34 +18,71 @@ pub struct ClipSet {
     joints: Joints,
 }
 
-/// Reads an archive and takes the training side of its split apart. The test side is not even prepared.
-fn sides(archive: &ClipArchive, data: &Data) -> Result<(Vec<usize>, Vec<usize>)> {
+/// The sides of an archive that a run sees, and the classes it knows.
+struct Sides {
+    train: Vec<usize>,
+    validation: Vec<usize>,
+    test: Vec<usize>,
+    /// Classes of the archive without the unseen ones.
+    classes: Vec<usize>,
+}
+
+/// Takes an archive apart. Clips of unseen classes are on no side.
+fn sides(archive: &ClipArchive, data: &Data) -> Result<Sides> {
     let test = archive.splits.get(&data.split).ok_or_else(|| {
         let names: Vec<&String> = archive.splits.keys().collect();
         setting("data.split", format!("one of {names:?}"), &data.split)
     })?;
-    if !data.validation_subjects.is_empty() && archive.subjects.is_empty() {
-        return Err(setting("data.validation_subjects", "none, as the archive has no subjects", format!("{:?}", data.validation_subjects)));
+    let known = |name: &String| archive.classes.contains(name);
+    if let Some(name) = data.unseen.iter().find(|name| !known(name)) {
+        return Err(setting("data.unseen", format!("classes of {:?}", archive.classes), name));
     }
-    let held_out = |i: &usize| archive.subjects.get(*i).is_some_and(|s| data.validation_subjects.contains(s));
-    let (validation, train): (Vec<usize>, Vec<usize>) = (0..archive.clips.len()).filter(|i| !test[*i]).partition(held_out);
+    for (key, wanted, got) in [
+        ("data.validation_subjects", &data.validation_subjects, &archive.subjects),
+        ("data.validation_cameras", &data.validation_cameras, &archive.cameras),
+    ] {
+        if !wanted.is_empty() && got.is_empty() {
+            return Err(setting(key, "none, as the archive does not say them", format!("{wanted:?}")));
+        }
+    }
+    if let Some((which, of)) = data.validation_fold
+        && (which >= of || of < 2)
+    {
+        return Err(setting("data.validation_fold", "which < of, of 2 or more", format!("{which}, {of}")));
+    }
+    let classes: Vec<usize> = (0..archive.classes.len()).filter(|c| !data.unseen.contains(&archive.classes[*c])).collect();
+    let (test, seen): (Vec<usize>, Vec<usize>) =
+        (0..archive.clips.len()).filter(|i| classes.contains(&archive.labels[*i])).partition(|i| test[*i]);
+    let mut in_fold = vec![false; archive.clips.len()];
+    if let Some((which, of)) = data.validation_fold {
+        for class in &classes {
+            let of_class: Vec<usize> = seen.iter().copied().filter(|i| archive.labels[*i] == *class).collect();
+            of_class.iter().enumerate().for_each(|(place, i)| in_fold[*i] = place * of / of_class.len() == which);
+        }
+    }
+    let held_out = |i: &usize| {
+        archive.subjects.get(*i).is_some_and(|s| data.validation_subjects.contains(s))
+            || archive.cameras.get(*i).is_some_and(|c| data.validation_cameras.contains(c))
+            || in_fold[*i]
+    };
+    let (validation, train): (Vec<usize>, Vec<usize>) = seen.iter().copied().partition(held_out);
     if train.is_empty() {
         return Err(setting("data.split", "clips to train on", format!("none in {}", data.split)));
     }
-    if !data.validation_subjects.is_empty() && validation.is_empty() {
-        return Err(setting("data.validation_subjects", "subjects of the training side", format!("{:?}", data.validation_subjects)));
+    if data.validates() && validation.is_empty() {
+        return Err(setting("data.validation_subjects", "subjects, cameras or a fold of the training side", format!("{data:?}")));
     }
-    Ok((train, validation))
+    Ok(Sides { train, validation, test, classes })
 }
 
 impl ClipSet {
-    fn new(archive: &ClipArchive, preprocess: &Preprocess, which: &[usize]) -> Result<Self> {
+    fn new(archive: &ClipArchive, preprocess: &Preprocess, which: &[usize], classes: &[usize]) -> Result<Self> {
         let clips = which.iter().map(|i| Ok(canonical(preprocess, &archive.clips[*i].view())?)).collect::<Result<_>>()?;
         let layout = Layout::find(&preprocess.layout)?;
         Ok(Self {
-            classes: archive.classes.clone(),
+            classes: classes.iter().map(|c| archive.classes[*c].clone()).collect(),
             clips,
-            labels: which.iter().map(|i| archive.labels[*i]).collect(),
+            labels: which.iter().map(|i| classes.partition_point(|c| *c < archive.labels[*i])).collect(),
             joints: Joints::new(&layout),
         })
     }
@@ -53,8 +90,15 @@ impl ClipSet {
     /// Training and validation clips of a finished preprocessing (its statistics are kept).
     pub fn read(data: &Data, preprocess: &Preprocess) -> Result<(Self, Self)> {
         let archive = ClipArchive::read(&data.archive)?;
-        let (train, validation) = sides(&archive, data)?;
-        Ok((Self::new(&archive, preprocess, &train)?, Self::new(&archive, preprocess, &validation)?))
+        let Sides { train, validation, classes, .. } = sides(&archive, data)?;
+        Ok((Self::new(&archive, preprocess, &train, &classes)?, Self::new(&archive, preprocess, &validation, &classes)?))
+    }
+
+    /// Test clips of a finished preprocessing, without those of unseen classes. For measurements after a run, never for choices within it.
+    pub fn read_test(data: &Data, preprocess: &Preprocess) -> Result<Self> {
+        let archive = ClipArchive::read(&data.archive)?;
+        let Sides { test, classes, .. } = sides(&archive, data)?;
+        Self::new(&archive, preprocess, &test, &classes)
     }
 
     /// The same, with statistics computed from the plain training clips.
@@ -80,8 +124,9 @@ impl ClipSet {
             velocity_spread: 1.0,
         };
         preprocess.check()?;
-        let (train, validation) = sides(&archive, data)?;
-        let (train, validation) = (Self::new(&archive, &preprocess, &train)?, Self::new(&archive, &preprocess, &validation)?);
+        let Sides { train, validation, classes, .. } = sides(&archive, data)?;
+        let train = Self::new(&archive, &preprocess, &train, &classes)?;
+        let validation = Self::new(&archive, &preprocess, &validation, &classes)?;
         let plain = train.clips.iter().map(|clip| Ok(resampled(&preprocess, clip)?)).collect::<Result<Vec<_>>>()?;
         let floor = (f64::from(input.spread_floor), f64::from(input.spread_share));
         let positions = plain.iter().flat_map(|clip| clip.chunks_exact(channels).map(<[f32]>::to_vec));

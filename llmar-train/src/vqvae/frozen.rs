@@ -6,7 +6,7 @@ use tch::{Device, Tensor};
 
 use super::model::Encoder;
 use super::quantizer::Ball;
-use crate::artifacts::{self, Stage1Meta};
+use crate::artifacts::{self, Stage1Meta, WORD_MAP};
 use crate::error::{Error, Result};
 use crate::torch::{Params, tensor};
 
@@ -20,6 +20,8 @@ pub struct Stage1 {
     encoder: Encoder,
     /// v_u [codes, dim]
     tangent: Tensor,
+    /// [hidden, dim] and [hidden]
+    word_map: Option<(Tensor, Tensor)>,
     device: Device,
 }
 
@@ -48,7 +50,24 @@ impl Stage1 {
         encoder.import(|name, shape| file.floats(name, shape))?;
         let tangent = file.floats("quantizer.tangent", &[quantizer.codes, quantizer.dim])?;
         let tangent = tensor(&tangent, &[quantizer.codes as i64, quantizer.dim as i64], device);
-        Ok(Self { sha256: file.sha256(), meta: file.meta, encoder, tangent, device })
+        let [weight, bias] = WORD_MAP;
+        let word_map = match file.info(weight).map(|(shape, _)| shape.to_vec()) {
+            Some(shape) if shape.len() == 2 && shape[1] == quantizer.dim => {
+                let dims = [shape[0] as i64, shape[1] as i64];
+                let weight = tensor(&file.floats(weight, &shape)?, &dims, device);
+                Some((weight, tensor(&file.floats(bias, &shape[..1])?, &dims[..1], device)))
+            }
+            Some(shape) => {
+                return Err(Error::format(path.display(), format!("`{weight}`: expected [hidden, {}], got {shape:?}", quantizer.dim)));
+            }
+            None => None,
+        };
+        Ok(Self { sha256: file.sha256(), meta: file.meta, encoder, tangent, word_map, device })
+    }
+
+    /// The map from codes to token embeddings that its MMD learned, [hidden, dim] and [hidden].
+    pub fn word_map(&self) -> Option<(&Tensor, &Tensor)> {
+        self.word_map.as_ref().map(|(weight, bias)| (weight, bias))
     }
 
     /// v_u [codes, dim].

@@ -105,6 +105,11 @@ impl Objective {
         Ok(Self { settings: settings.clone(), head, decoder, mmd })
     }
 
+    /// The affine map between codes and token embeddings, [hidden, dim] and [hidden], where the MMD learns one.
+    pub fn word_map(&self) -> Option<(&Tensor, &Tensor)> {
+        self.mmd.as_ref().and_then(|embeddings| embeddings.affine.as_ref()).map(|(weight, bias)| (weight, bias))
+    }
+
     /// The classification head, where there is one.
     pub fn head(&self) -> Option<&Head> {
         self.head.as_ref()

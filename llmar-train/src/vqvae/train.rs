@@ -15,7 +15,7 @@ use super::health::Health;
 use super::losses::{Batch, Objective};
 use super::model::Encoder;
 use super::probe;
-use crate::artifacts::{self, BaseMeta, Stage1Meta, Store};
+use crate::artifacts::{self, BaseMeta, Stage1Meta, Store, WORD_MAP};
 use crate::cli::VqvaeArgs;
 use crate::error::{Error, Result};
 use crate::torch::{self, AdamW, Group, Metrics, Params, Rng, State, setting, tensor, values};
@@ -251,6 +251,11 @@ impl<'a> Run<'a> {
             values(&codes)?,
             Store::F32,
         ));
+        if let Some((weight, bias)) = self.objective.word_map() {
+            let shape = |t: &Tensor| t.size().iter().map(|n| *n as usize).collect();
+            tensors.push((WORD_MAP[0].to_owned(), shape(weight), values(weight)?, Store::F32));
+            tensors.push((WORD_MAP[1].to_owned(), shape(bias), values(bias)?, Store::F32));
+        }
         let meta = Stage1Meta {
             preprocess: self.preprocess.clone(),
             encoder: self.encoder.config().clone(),
