@@ -128,6 +128,14 @@ validation: $(TRAINER) $(DEMO)/base.safetensors
 	    llmar-train/configs/$$name-stage1.toml llmar-train/configs/utd-mhad-stage2.toml || exit 1; \
 	done
 
+# The tables of the paper's ablations and of accuracy: hours on two cores, but finished runs are kept and a call goes on where the last one stopped.
+ablate: $(TRAINER) $(DEMO)/base.safetensors
+	for table in accuracy ablate-utd; do $(TRAINER) ablate llmar-train/configs/$$table.toml || exit 1; done
+
+# Steps and samples a second of both stages, and the share of them that is matrix products.
+bench-training: libtorch $(DEMO)/base.safetensors
+	$(CARGO) bench --locked -p llmar-train --features torch --bench training -- $(DEMO)/base.safetensors
+
 # --- what is generated and committed ----------------------------------------------------------------------------------
 
 header:

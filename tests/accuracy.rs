@@ -1,10 +1,10 @@
 //! The committed demo adapter on the test subjects of UTD-MHAD, exported and asked through the C ABI: accuracy, and what q8 and q4 cost.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use llmar::device::Scheme;
-use llmar_train::cli::{EvaluateArgs, Part};
-use llmar_train::evaluate::{Report, evaluate};
+use llmar_train::cli::Part;
+use llmar_train::evaluate::{Asking, Disturbance, Report, Side, ask};
 use llmar_train::{export, import};
 
 #[path = "common/shared.rs"]
@@ -23,16 +23,9 @@ fn report(folder: &Path, data: &Path, scheme: Scheme) -> Report {
         &model,
     )
     .expect("the committed adapter exports");
-    let args = EvaluateArgs {
-        model,
-        data: PathBuf::from(data),
-        split: "cross_subject".into(),
-        part: Part::Test,
-        json: false,
-        threads: 2,
-        greedy: false,
-    };
-    evaluate(&args).expect("every clip of the archive can be recognised")
+    let side = Side::read(data, "cross_subject", Part::Test).expect("the archive has the split");
+    let asking = Asking { threads: 2, ..Asking::default() };
+    ask(&model, &side, &asking, &Disturbance::default()).expect("every clip of the archive can be recognised").report
 }
 
 #[test]

@@ -35,6 +35,8 @@ pub enum Command {
     Export(ExportArgs),
     /// Measure a checkpoint on a data set, through the shipped runtime
     Evaluate(EvaluateArgs),
+    /// Train and measure variants of the settings over seeds, and print their table
+    Ablate(AblateArgs),
 }
 
 /// What can be done with data sets.
@@ -184,6 +186,53 @@ pub struct EvaluateArgs {
     /// Decode greedily, as the paper does: one label a clip, so that of the figures only top-1 and the confusions keep their meaning
     #[arg(long)]
     pub greedy: bool,
+    /// Only clips with this flag of the archive
+    #[arg(long, value_name = "FLAG")]
+    pub only: Option<String>,
+    /// Only clips without this flag of the archive
+    #[arg(long, value_name = "FLAG")]
+    pub without: Option<String>,
+    /// Replace the model's labels by these, which the prompt then lists, and ask about clips of these classes alone; may be repeated
+    #[arg(long = "label", value_name = "CLASS")]
+    pub labels: Vec<String>,
+    /// Divide each label's probability by its mean on training clips (with --label: of the other classes)
+    #[arg(long)]
+    pub balance: bool,
+    /// Mark this share of all joints, frame by frame, as missing first
+    #[arg(long, default_value_t = 0.0, value_name = "SHARE")]
+    pub missing: f32,
+    /// Thin clips to this many frames a second first; 0: as they are
+    #[arg(long, default_value_t = 0.0, value_name = "FPS")]
+    pub fps: f32,
+    /// Turn clips about the vertical first, degrees
+    #[arg(long, default_value_t = 0.0, value_name = "DEGREES", allow_negative_numbers = true)]
+    pub yaw: f32,
+    /// Seed of what is missing
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub seed: u64,
+}
+
+/// Arguments of `ablate`.
+#[derive(Clone, Debug, Args)]
+pub struct AblateArgs {
+    /// Table (TOML)
+    #[arg(value_name = "CONFIG")]
+    pub config: PathBuf,
+    /// Base model, from `import`; instead of the table's `base`
+    #[arg(long, value_name = "FILE")]
+    pub base: Option<PathBuf>,
+    /// Folder of the runs; instead of the table's `out`
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Run this variant only; may be repeated
+    #[arg(long, value_name = "NAME")]
+    pub only: Vec<String>,
+    /// Run nothing: show what is finished
+    #[arg(long)]
+    pub show: bool,
+    /// Print one JSON document
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// The two sides of a split.
@@ -196,7 +245,8 @@ pub enum Part {
 }
 
 /// [`Scheme`] by its name on the command line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum SchemeName {
     /// 32-bit floats
     F32,
@@ -290,6 +340,10 @@ pub fn run(cli: &Cli) -> Result<()> {
         Command::Vqvae(_) => Err(Error::NotBuilt { command: "vqvae" }),
         #[cfg(not(feature = "torch"))]
         Command::Lora(_) => Err(Error::NotBuilt { command: "lora" }),
+        #[cfg(feature = "torch")]
+        Command::Ablate(args) => crate::ablate::run(args),
+        #[cfg(not(feature = "torch"))]
+        Command::Ablate(_) => Err(Error::NotBuilt { command: "ablate" }),
         Command::Export(args) => crate::export::run(args),
         Command::Evaluate(args) => crate::evaluate::run(args),
     }

@@ -1,5 +1,7 @@
 //! Training for libllmar: import → vqvae (stage 1) → lora (stage 2) → export → evaluate.
 
+#[cfg(feature = "torch")]
+pub mod ablate;
 pub mod artifacts;
 pub mod cli;
 pub mod data;

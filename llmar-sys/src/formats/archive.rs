@@ -1,5 +1,5 @@
 //! Clip archives: a safetensors file with `joints` f32 [F, M, V, C], `offsets` i64 [N + 1], `labels`, optional `subjects`, `cameras` i64 `[N]`,
-//! `valid` u8 or `confidence` f32 [F, …, V], `split.<name>.test` u8 `[N]`, and metadata `clips` (JSON).
+//! `valid` u8 or `confidence` f32 [F, …, V], `split.<name>.test` and other flags u8 `[N]`, and metadata `clips` (JSON).
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -36,6 +36,8 @@ pub struct ClipArchive {
     pub cameras: Vec<i64>,
     /// Test flags `[N]` by split name.
     pub splits: BTreeMap<String, Vec<bool>>,
+    /// Further flags `[N]` by name, such as `used_cvpr12` or `duplicate_of_train`.
+    pub flags: BTreeMap<String, Vec<bool>>,
 }
 
 /// The JSON under the metadata key `clips`. Other keys (source, licence, …) are for people.
@@ -87,7 +89,7 @@ impl ClipArchive {
         let labels = tensors.labels(count, about.classes.len())?;
         let subjects = tensors.i64s("subjects", count)?.unwrap_or_default();
         let cameras = tensors.i64s("cameras", count)?.unwrap_or_default();
-        let splits = tensors.splits(count)?;
+        let (splits, flags) = tensors.flags(count)?;
         let valid = tensors.validity(total * persons * v)?; // fits: it is less than `joints` has
 
         let width = persons * v * coords;
@@ -103,7 +105,7 @@ impl ClipArchive {
             valid: valid.as_ref().map(|valid| valid[span[0] * persons * v..span[1] * persons * v].to_vec()),
         };
         let clips = offsets.windows(2).enumerate().map(clip).collect();
-        Ok(Self { name: about.name, classes: about.classes, layout, fps, clips, labels, subjects, cameras, splits })
+        Ok(Self { name: about.name, classes: about.classes, layout, fps, clips, labels, subjects, cameras, splits, flags })
     }
 }
 
@@ -200,11 +202,16 @@ impl<'a> Tensors<'a> {
         labels.into_iter().enumerate().map(known).collect()
     }
 
-    /// `split.<name>.test` by name; 1 = test clip.
-    fn splits(&self, count: usize) -> Result<BTreeMap<String, Vec<bool>>> {
-        let mut splits = BTreeMap::new();
+    /// Splits, from `split.<name>.test` (1 = test clip), and the other tensors of one flag a clip, each by its name.
+    #[expect(clippy::type_complexity, reason = "two maps of one kind, at once taken apart")]
+    fn flags(&self, count: usize) -> Result<(BTreeMap<String, Vec<bool>>, BTreeMap<String, Vec<bool>>)> {
+        let (mut splits, mut flags) = (BTreeMap::new(), BTreeMap::new());
         for key in self.tensors.names() {
-            let Some(name) = key.strip_prefix("split.").and_then(|rest| rest.strip_suffix(".test")) else { continue };
+            let split = key.strip_prefix("split.").and_then(|rest| rest.strip_suffix(".test"));
+            let flag = self.tensors.tensor(key).is_ok_and(|tensor| tensor.dtype() == Dtype::U8) && key != "valid";
+            if split.is_none() && !flag {
+                continue;
+            }
             let tensor = self.get(key, Dtype::U8)?.ok_or_else(|| self.error(key, "missing"))?;
             if tensor.shape() != [count] {
                 return Err(self.shape_error(key, &format!("[{count}]"), tensor.shape()));
@@ -212,9 +219,13 @@ impl<'a> Tensors<'a> {
             if let Some(at) = tensor.data().iter().position(|flag| *flag > 1) {
                 return Err(self.error(key, format!("clip {at}: expected 0 or 1, got {}", tensor.data()[at])));
             }
-            splits.insert(name.to_owned(), tensor.data().iter().map(|flag| *flag == 1).collect());
+            let values = tensor.data().iter().map(|flag| *flag == 1).collect();
+            match split {
+                Some(name) => splits.insert(name.to_owned(), values),
+                None => flags.insert(key.to_owned(), values),
+            };
         }
-        Ok(splits)
+        Ok((splits, flags))
     }
 
     /// 1 where a joint is valid: flagged so by `valid`, `confidence` above zero; where both are there, by both. `None` where neither is.

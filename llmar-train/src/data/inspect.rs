@@ -250,6 +250,7 @@ mod tests {
             subjects: vec![7, 7, -2, 7],
             cameras: vec![],
             splits: BTreeMap::from([("s".to_string(), vec![true, false, false, true])]),
+            flags: BTreeMap::new(),
         };
         let summary = summarize(&archive).unwrap();
         assert_eq!(summary.frames, Some(Frames { min: 1, median: 5, max: 8, total: 17 }));

@@ -22,20 +22,33 @@ pub struct Answer {
     pub unknown: bool,
 }
 
-/// Opens `model` and recognises `clips` one by one, all labels ranked (`greedy`: only the label that greedy decoding gives). Returns the model's labels and the answers.
-pub fn recognize_all<'a>(
+/// How the library is asked.
+#[derive(Clone, Debug, Default)]
+pub struct Asking {
+    /// Worker threads; 0 computes on the calling thread.
+    pub threads: usize,
+    /// Only the label that greedy decoding gives, instead of all of them ranked.
+    pub greedy: bool,
+    /// Labels in place of the model's own, which the prompt then lists. Empty: the model's.
+    pub labels: Vec<String>,
+}
+
+/// Opens `model` and recognises `clips` one by one, all labels ranked. Returns the labels it chose from and the answers.
+pub fn recognize_all(
     model: &Path,
-    clips: impl Iterator<Item = &'a OwnedClip>,
-    threads: usize,
-    greedy: bool,
+    clips: impl Iterator<Item = Result<OwnedClip>>,
+    asking: &Asking,
     mut after_each: impl FnMut(),
 ) -> Result<(Vec<String>, Vec<Answer>)> {
     let model = ModelHandle::open(model)?;
-    let labels = model.labels()?;
-    let recognizer = RecognizerHandle::create(&model, threads, labels.len(), greedy)?;
+    let labels = if asking.labels.is_empty() { model.labels()? } else { asking.labels.clone() };
+    let recognizer = RecognizerHandle::create(&model, asking.threads, labels.len(), asking.greedy)?;
+    if !asking.labels.is_empty() {
+        recognizer.set_labels(&labels)?;
+    }
     let answers = clips
         .map(|clip| {
-            let answer = recognizer.recognize(clip, labels.len());
+            let answer = recognizer.recognize(&clip?, labels.len());
             after_each();
             answer
         })
@@ -111,6 +124,13 @@ impl RecognizerHandle {
         // SAFETY: a live model, parameters with their size, a place for the handle.
         check("recogniser", unsafe { ffi::llmar_recognizer_create(model.0, &params, &mut handle) })?;
         Ok(Self(handle))
+    }
+
+    fn set_labels(&self, labels: &[String]) -> Result<()> {
+        let texts = labels.iter().map(|label| c_string(label)).collect::<Result<Vec<_>>>()?;
+        let pointers: Vec<_> = texts.iter().map(|text| text.as_ptr()).collect();
+        // SAFETY: a live recogniser, and as many NUL-terminated texts as said; they are copied.
+        check("labels", unsafe { ffi::llmar_recognizer_set_labels(self.0, pointers.as_ptr(), pointers.len()) })
     }
 
     fn recognize(&self, clip: &OwnedClip, labels: usize) -> Result<Answer> {

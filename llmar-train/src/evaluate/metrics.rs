@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 /// Bins of the calibration error, equal in width.
-const BINS: usize = 15;
+pub const BINS: usize = 15;
 
 /// One answer against the truth.
 #[derive(Clone, Copy, Debug)]
@@ -37,19 +37,48 @@ pub struct Metrics {
     pub confusion: BTreeMap<String, BTreeMap<String, usize>>,
 }
 
+/// The clips of one bin of the best probability.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Bin {
+    /// Clips in it.
+    pub clips: usize,
+    /// Those whose best label is right.
+    pub right: usize,
+    /// Sum of their best probabilities.
+    pub confidence: f64,
+}
+
+/// Bin i holds the clips whose best probability is in i/15..(i+1)/15; 1 is in the last.
+pub fn reliability(samples: &[Sample<'_>]) -> [Bin; BINS] {
+    let mut bins = [Bin::default(); BINS];
+    for sample in samples {
+        let confidence = f64::from(sample.probabilities.first().copied().unwrap_or(0.0));
+        let bin = &mut bins[((confidence * BINS as f64) as usize).min(BINS - 1)];
+        bin.clips += 1;
+        bin.right += usize::from(sample.right(1));
+        bin.confidence += confidence;
+    }
+    bins
+}
+
+impl Sample<'_> {
+    /// Whether the right label is among the first `places`.
+    pub fn right(&self, places: usize) -> bool {
+        self.truth.is_some_and(|t| self.ranking.iter().take(places).any(|&l| l == t))
+    }
+}
+
 impl Metrics {
     /// Measures `samples` of a model with `labels`. No sample gives zeros.
     pub fn measure(labels: &[String], samples: &[Sample<'_>]) -> Self {
         let n = samples.len().max(1) as f64;
-        let right = |s: &Sample<'_>, places: usize| s.truth.is_some_and(|t| s.ranking.iter().take(places).any(|&l| l == t));
         let percent = |count: usize| 100.0 * count as f64 / n;
 
         let mut classes: BTreeMap<String, (usize, usize)> = BTreeMap::new();
         let mut confusion: BTreeMap<String, BTreeMap<String, usize>> = BTreeMap::new();
-        let mut bins = [(0usize, 0.0f64, 0.0f64); BINS]; // clips, right ones, sum of confidences
         let mut nll = 0.0;
         for sample in samples {
-            let hit = right(sample, 1);
+            let hit = sample.right(1);
             if let Some(truth) = sample.truth {
                 let entry = classes.entry(labels[truth].clone()).or_default();
                 entry.0 += 1;
@@ -58,19 +87,16 @@ impl Metrics {
                     *confusion.entry(labels[truth].clone()).or_default().entry(labels[answer].clone()).or_default() += 1;
                 }
             }
-            let confidence = f64::from(sample.probabilities.first().copied().unwrap_or(0.0));
-            let bin = &mut bins[((confidence * BINS as f64) as usize).min(BINS - 1)];
-            *bin = (bin.0 + 1, bin.1 + f64::from(u8::from(hit)), bin.2 + confidence);
             let place = sample.truth.and_then(|t| sample.ranking.iter().position(|&l| l == t));
             let p = place.map_or(0.0, |i| f64::from(sample.probabilities[i]));
             nll -= p.max(1e-12).ln();
         }
         let share = |&(all, hit): &(usize, usize)| 100.0 * hit as f64 / all as f64;
         Self {
-            top1: percent(samples.iter().filter(|s| right(s, 1)).count()),
-            top5: percent(samples.iter().filter(|s| right(s, 5)).count()),
+            top1: percent(samples.iter().filter(|s| s.right(1)).count()),
+            top5: percent(samples.iter().filter(|s| s.right(5)).count()),
             mean_class: classes.values().map(share).sum::<f64>() / classes.len().max(1) as f64,
-            ece: bins.iter().map(|&(_, hits, confidences)| (hits - confidences).abs()).sum::<f64>() / n,
+            ece: reliability(samples).iter().map(|bin| (bin.right as f64 - bin.confidence).abs()).sum::<f64>() / n,
             nll: nll / n,
             per_class: classes.iter().map(|(name, counts)| (name.clone(), share(counts))).collect(),
             confusion,
@@ -99,6 +125,17 @@ mod tests {
         assert_eq!(m.confusion["b"]["a"], 1);
         let expected = -(0.9f64.ln() + 0.1f64.ln() + 0.7f64.ln() + 1e-12f64.ln()) / 4.0;
         assert!((m.nll - expected).abs() < 1e-6);
+    }
+
+    #[test]
+    fn bins_hold_their_lower_bound_and_the_last_one_certainty() {
+        let sample = |ranking, p: &'static [f32]| Sample { truth: Some(0), ranking, probabilities: p };
+        let samples = [sample(&[0], &[1.0]), sample(&[0], &[0.0]), sample(&[1], &[0.5]), sample(&[0], &[0.99])];
+        let bins = reliability(&samples);
+        assert_eq!((bins[0].clips, bins[7].clips, bins[14].clips), (1, 1, 2)); // .5 · 15 = 7.5
+        assert_eq!((bins[7].right, bins[14].right), (0, 2));
+        assert!((bins[14].confidence - 1.99).abs() < 1e-6);
+        assert_eq!(bins.iter().map(|bin| bin.clips).sum::<usize>(), 4);
     }
 
     #[test]

@@ -116,7 +116,9 @@ impl Llama {
         let (hidden, inner) = (c.hidden_size, c.intermediate_size);
         let (q, kv) = (c.num_attention_heads * c.head_dim, c.num_key_value_heads * c.head_dim);
         let matrix = |name: &str, rows: usize, cols: usize| -> Result<Tensor> {
-            Ok(tensor(&file.floats(name, &[rows, cols])?, &[rows as i64, cols as i64], Device::Cpu).to_kind(precision.kind()).to_device(device))
+            Ok(tensor(&file.floats(name, &[rows, cols])?, &[rows as i64, cols as i64], Device::Cpu)
+                .to_kind(precision.kind())
+                .to_device(device))
         };
         let vector = |name: &str| -> Result<Tensor> { Ok(tensor(&file.floats(name, &[hidden])?, &[hidden as i64], device)) };
         let mut layers = Vec::with_capacity(c.num_hidden_layers);
@@ -151,8 +153,7 @@ impl Llama {
             }
         }
         self.norm = params.add("llama.norm", &self.norm);
-        self.head =
-            if self.config.tie_word_embeddings { self.embedding.shallow_clone() } else { params.add("llama.head", &self.head) };
+        self.head = if self.config.tie_word_embeddings { self.embedding.shallow_clone() } else { params.add("llama.head", &self.head) };
     }
 
     /// Tensors of a base model, matrices in f16: what [`read`](Self::read) reads back.

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use llmar::skeleton::Preprocess;
 use tch::Tensor;
 
 use super::adapter::CodeMap;
@@ -24,9 +25,7 @@ impl Sentences {
     fn of(reads: Reads, stage1: &Stage1, prepared: &[Vec<f32>]) -> Result<Self> {
         Ok(match reads {
             Reads::Codes => Self::Codes(stage1.tokens(prepared)?),
-            Reads::Features => {
-                Self::Features(Tensor::cat(&prepared.chunks(64).map(|part| stage1.features(part)).collect::<Vec<_>>(), 0))
-            }
+            Reads::Features => Self::Features(Tensor::cat(&prepared.chunks(64).map(|part| stage1.features(part)).collect::<Vec<_>>(), 0)),
         })
     }
 
@@ -54,15 +53,15 @@ pub fn plain(reads: Reads, stage1: &Stage1, set: &ClipSet) -> Result<Sentences> 
     Sentences::of(reads, stage1, &clips)
 }
 
-/// Sentences of training clips, changed as the settings say; `rng` is the step's.
+/// Training clips of one step, changed as the settings say and prepared [frames · inputs]: what needs no tensors, and so can be done ahead.
 pub fn varied(
-    (reads, settings, seed): (Reads, &Variation, u64),
-    stage1: &Stage1,
+    settings: &Variation,
+    preprocess: &Preprocess,
     set: &ClipSet,
     clips: &[usize],
+    seed: u64,
     rng: &mut Rng,
-) -> Result<Sentences> {
-    let preprocess = &stage1.meta.preprocess;
+) -> Result<Vec<Vec<f32>>> {
     let mut prepared = Vec::with_capacity(clips.len());
     for &clip in clips {
         prepared.push(if rng.unit() < settings.plain {
@@ -75,7 +74,12 @@ pub fn varied(
             set.augmented(&settings.clip, preprocess, clip, &mut Rng::new(seed, "view", view as u64))?
         });
     }
-    let mut sentences = Sentences::of(reads, stage1, &prepared)?;
+    Ok(prepared)
+}
+
+/// Sentences of prepared clips, some tokens replaced; `rng` is the step's.
+pub fn told(reads: Reads, settings: &Variation, stage1: &Stage1, prepared: &[Vec<f32>], rng: &mut Rng) -> Result<Sentences> {
+    let mut sentences = Sentences::of(reads, stage1, prepared)?;
     if let Sentences::Codes(sentences) = &mut sentences {
         for token in sentences.iter_mut().flatten() {
             if rng.unit() < settings.replace {

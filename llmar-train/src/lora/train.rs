@@ -60,26 +60,42 @@ pub fn train(config: &Config, out: &Path, resume: bool, test: bool) -> Result<Va
     {
         return Err(setting("--resume", "the settings and input files the run was begun with", "others"));
     }
-    let mut run = Run::new(config, device)?;
+    let stage1 = Stage1::read(&config.stage1, device)?;
+    let preprocess = stage1.meta.preprocess.clone();
+    let (clips, validation) = ClipSet::read(&config.data, &preprocess)?;
+    let mut run = Run::new(config, stage1, (&clips, validation), device)?;
     if let Some(state) = &snapshot {
         run.restore(state)?;
     }
     let mut metrics = Metrics::open(&out.join("metrics.jsonl"), run.done)?;
     let bar = torch::progress("stage 2", config.train.steps);
     let (began, start) = (run.done, Instant::now());
-    while run.done < config.train.steps && !run.out_of_patience() {
-        let line = run.step()?;
-        bar.set_position(run.done as u64);
-        bar.set_message(line["loss"].as_f64().map_or_else(String::new, |loss| format!("loss {loss:.3}")));
-        metrics.write(&line)?;
-        if config.snapshot_steps > 0 && run.done.is_multiple_of(config.snapshot_steps) {
-            run.snapshot(settings.clone()).write(&out.join(SNAPSHOT))?;
+    let of_step = |step: usize| {
+        let which = Rng::batch(config.seed, "order", step, config.train.batch, clips.len());
+        let mut rng = Rng::new(config.seed, "clips", step as u64);
+        let prepared = sentences::varied(&config.variation, &preprocess, &clips, &which, config.seed, &mut rng)?;
+        Ok((which, prepared))
+    };
+    let waited = torch::prefetched(began..config.train.steps, of_step, |source| {
+        while run.done < config.train.steps && !run.out_of_patience() {
+            let (which, prepared) = source.next()?;
+            let line = run.step(&which, &prepared)?;
+            bar.set_position(run.done as u64);
+            bar.set_message(line["loss"].as_f64().map_or_else(String::new, |loss| format!("loss {loss:.3}")));
+            metrics.write(&line)?;
+            if config.snapshot_steps > 0 && run.done.is_multiple_of(config.snapshot_steps) {
+                run.snapshot(settings.clone()).write(&out.join(SNAPSHOT))?;
+            }
         }
-    }
+        Ok(source.waited())
+    })?;
     bar.finish_and_clear();
+    let seconds = start.elapsed().as_secs_f64();
     let mut summary = run.finish(out, test)?;
     metrics.write(&summary)?;
-    summary["samples_per_second"] = json!((run.done - began) as f64 * config.train.batch as f64 / start.elapsed().as_secs_f64());
+    // Of this call alone, and never the same twice: not for the metrics.
+    summary["samples_per_second"] = json!((run.done - began) as f64 * config.train.batch as f64 / seconds);
+    summary["waited_for_data"] = json!(waited.as_secs_f64() / seconds);
     Ok(summary)
 }
 
@@ -91,7 +107,7 @@ struct Run<'a> {
     tokenizer: Tokenizer,
     words: Words,
     need: Need,
-    train: ClipSet,
+    train: &'a ClipSet,
     validation: ClipSet,
     validation_sentences: Sentences,
     params: Params,
@@ -107,12 +123,10 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn new(config: &'a Config, device: Device) -> Result<Self> {
-        let stage1 = Stage1::read(&config.stage1, device)?;
+    fn new(config: &'a Config, stage1: Stage1, (train, validation): (&'a ClipSet, ClipSet), device: Device) -> Result<Self> {
         let base = artifacts::open::<BaseMeta>(&config.base)?;
         let shape = base.meta.config.clone();
         let tokenizer = Tokenizer::new(tokenizer::from_base(&base)?)?;
-        let (train, validation) = ClipSet::read(&config.data, &stage1.meta.preprocess)?;
         let words = Words::new(&tokenizer, &config.prompt, &train.classes, base.meta.eos_id, shape.vocab_size)?;
         let rows = words.rows(stage1.meta.encoder.tokens(stage1.meta.preprocess.frames));
         if rows > shape.max_position_embeddings {
@@ -166,17 +180,15 @@ impl<'a> Run<'a> {
         self.config.train.patience > 0 && self.looks_since_best >= self.config.train.patience
     }
 
-    /// One optimiser step, and a look at the validation clips when it is time.
-    fn step(&mut self) -> Result<Value> {
+    /// One optimiser step on prepared clips, and a look at the validation clips when it is time.
+    fn step(&mut self, clips: &[usize], prepared: &[Vec<f32>]) -> Result<Value> {
         let (config, train) = (self.config, &self.config.train);
         let step = self.done;
         let mut rng = Rng::new(config.seed, "step", step as u64);
         tch::manual_seed(rng.torch_seed());
-        let clips = Rng::batch(config.seed, "order", step, train.batch, self.train.len());
         let mut loss = 0.0;
-        for part in clips.chunks(train.micro_batch) {
-            let told = (config.map.reads, &config.variation, config.seed);
-            let sentences = sentences::varied(told, &self.stage1, &self.train, part, &mut rng)?;
+        for (part, prepared) in clips.chunks(train.micro_batch).zip(prepared.chunks(train.micro_batch)) {
+            let sentences = sentences::told(config.map.reads, &config.variation, &self.stage1, prepared, &mut rng)?;
             let answers: Vec<usize> = part.iter().map(|clip| self.train.labels()[*clip]).collect();
             loss += self.backward(&sentences, &answers, &mut rng);
         }

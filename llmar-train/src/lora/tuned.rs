@@ -33,7 +33,11 @@ pub fn round_and_write(params: &Params, llama: &Llama, from: &Opened<BaseMeta>, 
             plan.push(Planned { name: name.to_owned(), shape: shape.to_vec(), store });
         }
     }
-    let meta = BaseMeta { source: format!("{}, all weights tuned: {name}", from.meta.source), source_sha256: source_sha256.clone(), ..from.meta.clone() };
+    let meta = BaseMeta {
+        source: format!("{}, all weights tuned: {name}", from.meta.source),
+        source_sha256: source_sha256.clone(),
+        ..from.meta.clone()
+    };
     artifacts::write_lazily(path, &meta, &plan, &|i| match floats.get(i) {
         Some((_, _, values, _)) => Ok(Values::Floats(Cow::Borrowed(values))),
         None if plan[i].store == Store::U8 => Ok(Values::Bytes(Cow::Borrowed(from.bytes(&plan[i].name)?))),

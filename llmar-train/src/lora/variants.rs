@@ -184,7 +184,8 @@ fn codes_can_start_where_the_words_lie() -> Result<()> {
     let error = train(&config, &out, false, false).map_err(|e| e.to_string());
     assert!(error.as_ref().is_err_and(|e| e.contains("map.start")), "{error:?}");
     let base = format!("losses.mmd_base={:?}", config.base.display().to_string());
-    let (_made, stage1) = small_run(&["quantizer.codes=16", "quantizer.update={kind=\"gradient\"}", "losses.mmd=1", "losses.embed=1", &base])?;
+    let (_made, stage1) =
+        small_run(&["quantizer.codes=16", "quantizer.update={kind=\"gradient\"}", "losses.mmd=1", "losses.embed=1", &base])?;
     vqvae::train(&stage1, &folder.path().join("words"), false)?;
     config.stage1 = folder.path().join("words/stage1.safetensors");
     config.data.archive.clone_from(&stage1.data.archive);

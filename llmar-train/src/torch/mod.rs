@@ -3,11 +3,13 @@
 mod native;
 mod optim;
 mod params;
+mod prefetch;
 mod rng;
 mod run;
 
 pub use optim::{AdamW, Group, Schedule};
 pub use params::Params;
+pub use prefetch::{Source, prefetched};
 pub use rng::Rng;
 pub use run::{Metrics, State, identity, progress};
 

@@ -69,14 +69,18 @@ pub struct Data {
     pub archive: PathBuf,
     /// Split of the archive; its test side is never read.
     pub split: String,
-    /// Subjects taken out of the training side to validate on.
+    /// Only clips with this flag of the archive, such as `used_cvpr12`.
+    #[serde(default)]
+    pub only: Option<String>,
+    /// Clips taken out of the training side to validate on: those of these subjects. With cameras or a fold beside them: those that fit all that
+    /// is given.
     #[serde(default)]
     pub validation_subjects: Vec<i64>,
-    /// Cameras taken out of the training side to validate on, where the split is one of cameras.
+    /// Those of these cameras.
     #[serde(default)]
     pub validation_cameras: Vec<i64>,
-    /// (which, of): of the training side's clips of each class, in the archive's order, one of `of` stretches is validated on. For archives that name
-    /// no subjects: clips of one recording stand beside each other, so few have neighbours on both sides.
+    /// (which, of): of the training side's clips of each class, in the archive's order, one of `of` stretches. For archives that name no
+    /// subjects: clips of one recording stand beside each other, so few have neighbours on both sides.
     #[serde(default)]
     pub validation_fold: Option<(usize, usize)>,
     /// Classes of which no clip is read, neither to train nor to validate, and whose labels the model does not have.

@@ -50,9 +50,16 @@ fn sides(archive: &ClipArchive, data: &Data) -> Result<Sides> {
     {
         return Err(setting("data.validation_fold", "which < of, of 2 or more", format!("{which}, {of}")));
     }
+    let kept = match &data.only {
+        Some(name) => Some(archive.flags.get(name).ok_or_else(|| {
+            setting("data.only", format!("one of the archive's flags {:?}", archive.flags.keys().collect::<Vec<_>>()), name)
+        })?),
+        None => None,
+    };
     let classes: Vec<usize> = (0..archive.classes.len()).filter(|c| !data.unseen.contains(&archive.classes[*c])).collect();
-    let (test, seen): (Vec<usize>, Vec<usize>) =
-        (0..archive.clips.len()).filter(|i| classes.contains(&archive.labels[*i])).partition(|i| test[*i]);
+    let (test, seen): (Vec<usize>, Vec<usize>) = (0..archive.clips.len())
+        .filter(|i| kept.is_none_or(|kept| kept[*i]) && classes.contains(&archive.labels[*i]))
+        .partition(|i| test[*i]);
     let mut in_fold = vec![false; archive.clips.len()];
     if let Some((which, of)) = data.validation_fold {
         for class in &classes {
@@ -60,10 +67,12 @@ fn sides(archive: &ClipArchive, data: &Data) -> Result<Sides> {
             of_class.iter().enumerate().for_each(|(place, i)| in_fold[*i] = place * of / of_class.len() == which);
         }
     }
+    let fits = |wanted: &[i64], got: &[i64], i: usize| wanted.is_empty() || got.get(i).is_some_and(|value| wanted.contains(value));
     let held_out = |i: &usize| {
-        archive.subjects.get(*i).is_some_and(|s| data.validation_subjects.contains(s))
-            || archive.cameras.get(*i).is_some_and(|c| data.validation_cameras.contains(c))
-            || in_fold[*i]
+        data.validates()
+            && fits(&data.validation_subjects, &archive.subjects, *i)
+            && fits(&data.validation_cameras, &archive.cameras, *i)
+            && (data.validation_fold.is_none() || in_fold[*i])
     };
     let (validation, train): (Vec<usize>, Vec<usize>) = seen.iter().copied().partition(held_out);
     if train.is_empty() {
@@ -196,7 +205,84 @@ fn statistics(rows: impl Iterator<Item = Vec<f32>> + Clone, channels: usize, (fl
 
 #[cfg(test)]
 mod tests {
+    use llmar::formats::OwnedClip;
+
     use super::*;
+
+    /// Twelve clips of three classes; clip i has subject i % 3 and camera i % 2, the last four are test clips, and odd ones are flagged.
+    fn archive() -> ClipArchive {
+        ClipArchive {
+            name: "made up".to_owned(),
+            classes: ["walk", "wave", "sit down"].map(str::to_owned).to_vec(),
+            layout: "kinect1_20".to_owned(),
+            fps: None,
+            clips: (0..12).map(|i| clip(&i.to_string())).collect(),
+            labels: (0..12).map(|i| i / 2 % 3).collect(),
+            subjects: (0..12).map(|i| i % 3).collect(),
+            cameras: (0..12).map(|i| i % 2).collect(),
+            splits: [("last".to_owned(), (0..12).map(|i| i >= 8).collect())].into(),
+            flags: [("odd".to_owned(), (0..12).map(|i| i % 2 == 1).collect())].into(),
+        }
+    }
+
+    fn clip(name: &str) -> OwnedClip {
+        let joints = vec![0.5; 20 * 3];
+        let layout = "kinect1_20".to_owned();
+        OwnedClip { name: name.to_owned(), joints, frames: 1, persons: 1, joints_per_person: 20, coords: 3, fps: None, layout, valid: None }
+    }
+
+    fn data() -> Data {
+        Data {
+            archive: "made_up.safetensors".into(),
+            split: "last".to_owned(),
+            only: None,
+            validation_subjects: Vec::new(),
+            validation_cameras: Vec::new(),
+            validation_fold: None,
+            unseen: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn what_is_held_out_fits_all_that_is_given() -> Result<()> {
+        let archive = archive();
+        let sides_of = |data: &Data| sides(&archive, data).map(|s| (s.train, s.validation, s.test));
+        assert_eq!(sides_of(&data())?, ((0..8).collect(), vec![], vec![8, 9, 10, 11]));
+        let subject = Data { validation_subjects: vec![1], ..data() };
+        assert_eq!(sides_of(&subject)?.1, [1, 4, 7]);
+        let both = Data { validation_cameras: vec![1], ..subject.clone() };
+        assert_eq!(sides_of(&both)?, (vec![0, 2, 3, 4, 5, 6], vec![1, 7], vec![8, 9, 10, 11]));
+        let flagged = Data { only: Some("odd".to_owned()), ..subject };
+        assert_eq!(sides_of(&flagged)?, (vec![3, 5], vec![1, 7], vec![9, 11]));
+        // Walk has the training clips 0, 1, 6, 7; wave 2 and 3; sitting down 4 and 5: the second half of each.
+        let fold = Data { validation_fold: Some((1, 2)), ..data() };
+        assert_eq!(sides_of(&fold)?.1, [3, 5, 6, 7]);
+        Ok(())
+    }
+
+    #[test]
+    fn clips_of_unseen_classes_are_on_no_side() -> Result<()> {
+        let seen = sides(&archive(), &Data { unseen: vec!["wave".to_owned()], ..data() })?;
+        assert_eq!((seen.train, seen.test, seen.classes), (vec![0, 1, 4, 5, 6, 7], vec![10, 11], vec![0, 2]));
+        Ok(())
+    }
+
+    #[test]
+    fn what_an_archive_does_not_have_is_named() {
+        for (wrong, name) in [
+            (Data { split: "first".to_owned(), ..data() }, "data.split"),
+            (Data { only: Some("even".to_owned()), ..data() }, "data.only"),
+            (Data { unseen: vec!["run".to_owned()], ..data() }, "data.unseen"),
+            (Data { validation_subjects: vec![9], ..data() }, "data.validation_subjects"),
+            (Data { validation_fold: Some((2, 2)), ..data() }, "data.validation_fold"),
+        ] {
+            let error = sides(&archive(), &wrong).err().map(|e| e.to_string());
+            assert!(error.as_ref().is_some_and(|e| e.contains(name)), "{name}: {error:?}");
+        }
+        let without = ClipArchive { cameras: Vec::new(), ..archive() };
+        let error = sides(&without, &Data { validation_cameras: vec![1], ..data() }).err().map(|e| e.to_string());
+        assert!(error.as_ref().is_some_and(|e| e.contains("data.validation_cameras")), "{error:?}");
+    }
 
     #[test]
     fn spread_is_shared_and_floored() {

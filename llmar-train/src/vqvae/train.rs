@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Instant;
 
 use llmar::motion::{EncoderConfig, QuantizerConfig};
 use llmar::skeleton::Preprocess;
@@ -50,33 +51,92 @@ pub fn train(config: &Config, out: &Path, resume: bool) -> Result<Value> {
     {
         return Err(setting("--resume", "the settings and input files the run was begun with", "others"));
     }
-    let mut run = Run::new(config, device)?;
+    let clips = Clips::read(config)?;
+    let mut run = Run::new(config, &clips, device)?;
     let done = match &snapshot {
         Some(state) => run.restore(state)?,
         None => 0,
     };
     let mut metrics = Metrics::open(&out.join("metrics.jsonl"), done)?;
     let bar = torch::progress("stage 1", run.steps());
-    for step in done..run.steps() {
-        let line = run.step(step)?;
-        bar.set_position(step as u64 + 1);
-        bar.set_message(line["loss"].as_f64().map_or_else(String::new, |loss| format!("loss {loss:.3}")));
-        metrics.write(&line)?;
-        if config.snapshot_steps > 0 && (step + 1).is_multiple_of(config.snapshot_steps) {
-            run.snapshot(step + 1, settings.clone()).write(&out.join(SNAPSHOT))?;
-        }
-    }
+    let (start, steps) = (Instant::now(), run.steps());
+    let waited = torch::prefetched(
+        done..steps,
+        |step| clips.of_step(step),
+        |source| {
+            for step in done..steps {
+                let line = run.step(step, source.next()?)?;
+                bar.set_position(step as u64 + 1);
+                bar.set_message(line["loss"].as_f64().map_or_else(String::new, |loss| format!("loss {loss:.3}")));
+                metrics.write(&line)?;
+                if config.snapshot_steps > 0 && (step + 1).is_multiple_of(config.snapshot_steps) {
+                    run.snapshot(step + 1, settings.clone()).write(&out.join(SNAPSHOT))?;
+                }
+            }
+            Ok(source.waited())
+        },
+    )?;
     bar.finish_and_clear();
-    let summary = run.finish(&out.join(ARTIFACT))?;
+    let seconds = start.elapsed().as_secs_f64();
+    let mut summary = run.finish(&out.join(ARTIFACT))?;
     metrics.write(&summary)?;
+    // Of this call alone, and never the same twice: not for the metrics.
+    summary["steps_per_second"] = json!((steps - done) as f64 / seconds);
+    summary["waited_for_data"] = json!(waited.as_secs_f64() / seconds);
     Ok(summary)
 }
 
-struct Run<'a> {
+/// The clips of a run and how they are prepared.
+struct Clips<'a> {
     config: &'a Config,
     preprocess: Preprocess,
     train: ClipSet,
     validation: ClipSet,
+}
+
+/// What one step works on.
+struct Step {
+    /// [batch · frames · inputs]
+    inputs: Vec<f32>,
+    /// [batch]
+    labels: Vec<i64>,
+}
+
+impl<'a> Clips<'a> {
+    fn read(config: &'a Config) -> Result<Self> {
+        let (train, validation, preprocess) = ClipSet::read_and_measure(&config.data, &config.input)?;
+        Ok(Self { config, preprocess, train, validation })
+    }
+
+    /// Changed training clips of a step; `step` counts through both phases.
+    fn of_step(&self, step: usize) -> Result<Step> {
+        let config = self.config;
+        let first = config.features.steps;
+        let (name, done, batch) =
+            if step < first { ("features", step, config.features.batch) } else { ("codes", step - first, config.codes.batch) };
+        let clips = Rng::batch(config.seed, name, done, batch, self.train.len());
+        let labels = clips.iter().map(|c| self.train.labels()[*c] as i64).collect();
+        Ok(Step { inputs: self.augmented(&clips, &mut Rng::new(config.seed, "clips", step as u64))?, labels })
+    }
+
+    /// Inputs [clips · frames · inputs] of changed training clips.
+    fn augmented(&self, clips: &[usize], rng: &mut Rng) -> Result<Vec<f32>> {
+        let mut all = Vec::new();
+        for clip in clips {
+            all.extend(self.train.augmented(&self.config.augment, &self.preprocess, *clip, rng)?);
+        }
+        Ok(all)
+    }
+
+    /// As a tensor [clips, frames, inputs].
+    fn tensor(&self, inputs: &[f32], device: Device) -> Tensor {
+        tensor(inputs, &[-1, self.preprocess.frames as i64, self.preprocess.features() as i64], device)
+    }
+}
+
+struct Run<'a> {
+    config: &'a Config,
+    clips: &'a Clips<'a>,
     params: Params,
     encoder: Encoder,
     codebook: Codebook,
@@ -85,10 +145,9 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn new(config: &'a Config, device: Device) -> Result<Self> {
-        let (train, validation, preprocess) = ClipSet::read_and_measure(&config.data, &config.input)?;
+    fn new(config: &'a Config, clips: &'a Clips<'a>, device: Device) -> Result<Self> {
         let shape = EncoderConfig {
-            inputs: preprocess.features(),
+            inputs: clips.preprocess.features(),
             width: config.encoder.width,
             halvings: config.encoder.halvings,
             dilations: config.encoder.dilations.clone(),
@@ -99,9 +158,9 @@ impl<'a> Run<'a> {
         let encoder = Encoder::new(&mut params, &shape, config.quantizer.gain, config.quantizer.clip);
         let codebook = Codebook::new(&mut params, &config.quantizer, config.encoder.dim);
         let clip = f64::from(config.quantizer.clip);
-        let objective = Objective::new(&mut params, &config.losses, &shape, train.classes.len(), clip)?;
+        let objective = Objective::new(&mut params, &config.losses, &shape, clips.train.classes.len(), clip)?;
         let optimiser = optimiser(&params, &config.features);
-        Ok(Self { config, preprocess, train, validation, params, encoder, codebook, objective, optimiser })
+        Ok(Self { config, clips, params, encoder, codebook, objective, optimiser })
     }
 
     fn steps(&self) -> usize {
@@ -129,7 +188,7 @@ impl<'a> Run<'a> {
     }
 
     /// One step; `step` counts through both phases.
-    fn step(&mut self, step: usize) -> Result<Value> {
+    fn step(&mut self, step: usize, data: Step) -> Result<Value> {
         let config = self.config;
         let first = config.features.steps;
         let (phase, done) = if step < first { (&config.features, step) } else { (&config.codes, step - first) };
@@ -139,10 +198,9 @@ impl<'a> Run<'a> {
         let mut rng = Rng::new(config.seed, "step", step as u64);
         tch::manual_seed(rng.torch_seed());
         let name = if step < first { "features" } else { "codes" };
-        let clips = Rng::batch(config.seed, name, done, phase.batch, self.train.len());
-        let inputs = self.augmented(&clips, &mut rng)?;
-        let labels: Vec<i64> = clips.iter().map(|c| self.train.labels()[*c] as i64).collect();
-        let labels = Tensor::from_slice(&labels).to_device(self.params.device());
+        let device = self.params.device();
+        let inputs = self.clips.tensor(&data.inputs, device);
+        let labels = Tensor::from_slice(&data.labels).to_device(device);
         let features = self.encoder.forward(&inputs);
         let batch = Batch { inputs: &inputs, labels: &labels, features: &features };
         let (sum, nearest) = if step < first {
@@ -174,9 +232,9 @@ impl<'a> Run<'a> {
         let mut rng = Rng::new(self.config.seed, "kmeans", 0);
         let mut features = Vec::new();
         for _ in 0..self.config.quantizer.kmeans_passes.max(1) {
-            let clips: Vec<usize> = (0..self.train.len()).collect();
+            let clips: Vec<usize> = (0..self.clips.train.len()).collect();
             for part in clips.chunks(64) {
-                let inputs = self.augmented(part, &mut rng)?;
+                let inputs = self.clips.tensor(&self.clips.augmented(part, &mut rng)?, self.params.device());
                 features.push(tch::no_grad(|| self.encoder.forward(&inputs).flatten(0, 1)));
             }
         }
@@ -185,25 +243,15 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Inputs [clips, frames, inputs] of changed training clips.
-    fn augmented(&self, clips: &[usize], rng: &mut Rng) -> Result<Tensor> {
-        let mut all = Vec::new();
-        for clip in clips {
-            all.extend(self.train.augmented(&self.config.augment, &self.preprocess, *clip, rng)?);
-        }
-        Ok(tensor(&all, &[clips.len() as i64, self.preprocess.frames as i64, self.preprocess.features() as i64], self.params.device()))
-    }
-
     /// Features [clips, w, dim] of all plain clips of a set.
     fn plain_features(&self, set: &ClipSet) -> Result<Tensor> {
         let mut all = Vec::new();
         for clips in (0..set.len()).collect::<Vec<_>>().chunks(64) {
             let mut inputs = Vec::new();
             for clip in clips {
-                inputs.extend(set.plain(&self.preprocess, *clip)?);
+                inputs.extend(set.plain(&self.clips.preprocess, *clip)?);
             }
-            let shape = [clips.len() as i64, self.preprocess.frames as i64, self.preprocess.features() as i64];
-            all.push(tch::no_grad(|| self.encoder.forward(&tensor(&inputs, &shape, self.params.device()))));
+            all.push(tch::no_grad(|| self.encoder.forward(&self.clips.tensor(&inputs, self.params.device()))));
         }
         Ok(Tensor::cat(&all, 0))
     }
@@ -221,21 +269,21 @@ impl<'a> Run<'a> {
             let all: Vec<i64> = set.labels().iter().map(|l| *l as i64).collect();
             Tensor::from_slice(&all).to_device(self.params.device())
         };
-        let train = self.plain_features(&self.train)?;
+        let train = self.plain_features(&self.clips.train)?;
         let (tokens, train_codes) = quantised(&train);
         let clip = f64::from(self.config.quantizer.clip);
         let norms = train.square().sum_dim_intlist([-1i64].as_slice(), false, Kind::Float).sqrt();
         let clipped = norms.ge(clip * 0.999).to_kind(Kind::Float).mean(Kind::Float);
         let mut summary = json!({
-            "step": self.steps(), "phase": "final", "clips": self.train.len(), "validation_clips": self.validation.len(),
+            "step": self.steps(), "phase": "final", "clips": self.clips.train.len(), "validation_clips": self.clips.validation.len(),
             "train_usage": Health::of(&tokens, self.config.quantizer.codes), "resets": self.codebook.resets(),
             "gain": self.encoder.gain(), "features_on_the_clip": torch::number(&clipped),
         });
-        if !self.validation.is_empty() {
-            let validation = self.plain_features(&self.validation)?;
+        if !self.clips.validation.is_empty() {
+            let validation = self.plain_features(&self.clips.validation)?;
             let (tokens, validation_codes) = quantised(&validation);
-            let (classes, segments) = (self.train.classes.len(), self.config.losses.head_segments);
-            let (y, z) = (labels(&self.train), labels(&self.validation));
+            let (classes, segments) = (self.clips.train.classes.len(), self.config.losses.head_segments);
+            let (y, z) = (labels(&self.clips.train), labels(&self.clips.validation));
             summary["validation_usage"] = json!(Health::of(&tokens, self.config.quantizer.codes));
             summary["probe_features"] = probe::accuracy((&train, &y), (&validation, &z), classes, segments).into();
             summary["probe_tokens"] = probe::accuracy((&train_codes, &y), (&validation_codes, &z), classes, segments).into();
@@ -257,7 +305,7 @@ impl<'a> Run<'a> {
             tensors.push((WORD_MAP[1].to_owned(), shape(bias), values(bias)?, Store::F32));
         }
         let meta = Stage1Meta {
-            preprocess: self.preprocess.clone(),
+            preprocess: self.clips.preprocess.clone(),
             encoder: self.encoder.config().clone(),
             quantizer: QuantizerConfig {
                 codes: self.config.quantizer.codes,
