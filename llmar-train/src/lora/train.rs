@@ -78,7 +78,7 @@ pub fn train(config: &Config, out: &Path, resume: bool, test: bool) -> Result<Va
     };
     let waited = torch::prefetched(began..config.train.steps, of_step, |source| {
         while run.done < config.train.steps && !run.out_of_patience() {
-            let (which, prepared) = source.next()?;
+            let (which, prepared) = source.take()?;
             let line = run.step(&which, &prepared)?;
             bar.set_position(run.done as u64);
             bar.set_message(line["loss"].as_f64().map_or_else(String::new, |loss| format!("loss {loss:.3}")));

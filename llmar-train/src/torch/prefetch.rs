@@ -21,7 +21,7 @@ impl<T> Source<T> {
     ///
     /// # Errors
     /// What went wrong while it was made.
-    pub fn next(&mut self) -> Result<T> {
+    pub fn take(&mut self) -> Result<T> {
         let start = Instant::now();
         let next = self.ready.recv().unwrap_or_else(|_| Err(Error::format("training data", "asked for beyond the last step")));
         self.waited += start.elapsed();
@@ -67,13 +67,13 @@ mod tests {
     fn data_comes_in_order_and_errors_where_they_happen() -> Result<()> {
         let make = |step: usize| if step == 5 { Err(Error::format("step", "five")) } else { Ok(step * step) };
         let got = prefetched(2..9, make, |source| {
-            let first: Vec<usize> = (2..5).map(|_| source.next()).collect::<Result<_>>()?;
-            assert!(source.next().is_err_and(|e| e.to_string().contains("five")));
-            assert!(source.next().is_err_and(|e| e.to_string().contains("last step")));
+            let first: Vec<usize> = (2..5).map(|_| source.take()).collect::<Result<_>>()?;
+            assert!(source.take().is_err_and(|e| e.to_string().contains("five")));
+            assert!(source.take().is_err_and(|e| e.to_string().contains("last step")));
             Ok(first)
         })?;
         assert_eq!(got, [4, 9, 16]);
         // A body that stops early does not hang.
-        prefetched(0..1_000_000, |step| Ok(vec![0u8; step % 7]), |source| source.next().map(|_| ()))
+        prefetched(0..1_000_000, |step| Ok(vec![0u8; step % 7]), |source| source.take().map(|_| ()))
     }
 }

@@ -65,7 +65,7 @@ pub fn train(config: &Config, out: &Path, resume: bool) -> Result<Value> {
         |step| clips.of_step(step),
         |source| {
             for step in done..steps {
-                let line = run.step(step, source.next()?)?;
+                let line = run.step(step, source.take()?)?;
                 bar.set_position(step as u64 + 1);
                 bar.set_message(line["loss"].as_f64().map_or_else(String::new, |loss| format!("loss {loss:.3}")));
                 metrics.write(&line)?;
