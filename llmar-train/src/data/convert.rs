@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use llmar::formats::MAX_CLIPS;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
@@ -75,6 +76,7 @@ pub fn convert(args: &ConvertArgs) -> Result<Conversion> {
     // Index of each planned clip among the set's entries.
     let planned: Vec<usize> = (0..set.entries.len()).filter(|&i| keep[i]).collect();
     let entries: Vec<&Entry> = planned.iter().map(|&i| &set.entries[i]).collect();
+    room_for(entries.len())?;
 
     let shape = Shape { persons: set.persons, joints: set.joints.len(), coords: set.coords };
     let mut writer = Writer::open(&args.out, shape, &plan(args, &set, &entries), args.resume)?;
@@ -125,6 +127,14 @@ pub fn convert(args: &ConvertArgs) -> Result<Conversion> {
     }
     writer.finish(&tensors, &about(&set, &report))?;
     Ok(report)
+}
+
+/// An archive of so many clips is one that the reader takes.
+fn room_for(clips: usize) -> Result<()> {
+    match clips {
+        0..=MAX_CLIPS => Ok(()),
+        _ => Err(llmar::Error::Limit { what: "clips of an archive", limit: MAX_CLIPS as u64, got: clips as u64 }.into()),
+    }
 }
 
 /// The protocol asked for; without one, those that use every clip.
@@ -245,5 +255,16 @@ impl ConvertArgs {
             resume: false,
             json: false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_clips_than_are_read_are_not_written() {
+        room_for(MAX_CLIPS).unwrap();
+        assert!(matches!(room_for(MAX_CLIPS + 1), Err(Error::Runtime(llmar::Error::Limit { got, .. })) if got == MAX_CLIPS as u64 + 1));
     }
 }

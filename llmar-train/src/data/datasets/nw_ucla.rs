@@ -65,7 +65,7 @@ pub(super) fn read(entry: &Entry) -> Result<Outcome> {
     if clip.frames == 0 {
         return Ok(Outcome::Dropped("no frame".into()));
     }
-    Ok(Outcome::Clip(Body { joints: clip.joints, frames: clip.frames, persons: 1, valid: clip.valid }))
+    Ok(Outcome::Clip(Body { joints: clip.joints.into(), frames: clip.frames, persons: 1, valid: clip.valid.map(Vec::from) }))
 }
 
 #[cfg(test)]
