@@ -7,6 +7,7 @@ mod bvh;
 mod bytes;
 mod deepmimic;
 mod folders;
+mod jhmdb;
 mod kinect_text;
 mod mat5;
 mod mediapipe;
@@ -54,6 +55,8 @@ pub enum Format {
     MsrAction3d,
     /// UTD-MHAD: a folder of MATLAB files aA_sS_tT_skeleton.mat
     UtdMhad,
+    /// J-HMDB: folders joint_positions/<class>/<clip> of MATLAB files, and the lists of its splits
+    Jhmdb,
     /// OpenPose JSON, a file a frame; the folder's name is the class
     #[value(name = "openpose")]
     OpenPose,
@@ -167,6 +170,7 @@ pub fn scan(format: Format, sources: &[PathBuf]) -> Result<Set> {
         Format::Pyskl => pyskl::scan(sources)?,
         Format::MsrAction3d => msr_action3d::scan(sources)?,
         Format::UtdMhad => utd_mhad::scan(sources)?,
+        Format::Jhmdb => jhmdb::scan(sources)?,
         Format::OpenPose => openpose::scan(sources)?,
         Format::MediaPipe => mediapipe::scan(sources)?,
     };
@@ -193,6 +197,7 @@ pub fn read(format: Format, entry: &Entry) -> Result<Outcome> {
         Format::Pyskl => pyskl::read(entry),
         Format::MsrAction3d => msr_action3d::read(entry),
         Format::UtdMhad => utd_mhad::read(entry),
+        Format::Jhmdb => jhmdb::read(entry),
         Format::OpenPose => openpose::read(entry),
         Format::MediaPipe => mediapipe::read(entry),
     }
