@@ -194,7 +194,7 @@ fn shared_splits(archives: &[About]) -> BTreeMap<String, Protocol> {
     let whole = |name: &String| {
         let flags: Option<Vec<&Vec<bool>>> = archives.iter().map(|about| about.splits.get(name)).collect();
         let sides = flags?.into_iter().flatten().map(side).collect();
-        Some((name.clone(), Protocol { sides, published: None }))
+        Some((name.clone(), Protocol::of(sides)))
     };
     first.splits.keys().filter_map(whole).collect()
 }

@@ -84,7 +84,7 @@ pub(super) fn scan(sources: &[PathBuf]) -> Result<Set> {
     }
     let protocol = |sides: HashMap<(usize, String), Side>| {
         let side = |entry: &Entry| sides.get(&(entry.label, entry.name.clone())).copied().unwrap_or(Side::Unused);
-        Protocol { sides: entries.iter().map(side).collect(), ..Protocol::default() }
+        Protocol::of(entries.iter().map(side).collect())
     };
     Ok(Set {
         name: "jhmdb".into(),

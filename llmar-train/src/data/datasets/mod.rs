@@ -5,6 +5,7 @@
 mod archive;
 mod bvh;
 mod bytes;
+mod counts;
 mod deepmimic;
 mod folders;
 mod jhmdb;
@@ -98,8 +99,16 @@ pub struct Entry {
 pub struct Protocol {
     /// A side for each of the set's entries.
     pub sides: Vec<Side>,
-    /// Published (train, test) counts of the whole data set.
+    /// (train, test) counts of the whole data set, where they are known.
     pub published: Option<(usize, usize)>,
+    /// The same with the clips that an official list of missing skeletons takes out, where there is such a list.
+    pub before: Option<(usize, usize)>,
+}
+
+impl Protocol {
+    fn of(sides: Vec<Side>) -> Self {
+        Self { sides, ..Self::default() }
+    }
 }
 
 /// What a scan found.
@@ -125,6 +134,8 @@ pub struct Set {
     pub entries: Vec<Entry>,
     /// By name.
     pub protocols: BTreeMap<String, Protocol>,
+    /// Clips of the whole data set that can be kept, where that is known.
+    pub published_clips: Option<usize>,
     /// Clips that were found and left out: reason → names.
     pub dropped: BTreeMap<String, Vec<String>>,
     /// Where the clip of an entry's `index` stands, for a format that holds all clips in one file; empty for the others.
@@ -158,7 +169,7 @@ pub enum Outcome {
 /// # Errors
 /// A path that cannot be read, a file name that the format does not have, or no clip at all.
 pub fn scan(format: Format, sources: &[PathBuf]) -> Result<Set> {
-    let set = match format {
+    let mut set = match format {
         Format::NwUcla => nw_ucla::scan(sources)?,
         Format::Ntu60 => ntu::scan(ntu::Edition::Ntu60, sources)?,
         Format::Ntu120 => ntu::scan(ntu::Edition::Ntu120, sources)?,
@@ -178,6 +189,7 @@ pub fn scan(format: Format, sources: &[PathBuf]) -> Result<Set> {
         let places: Vec<_> = sources.iter().map(|source| source.display().to_string()).collect();
         return Err(Error::format(places.join(", "), format!("no clip of the format {format:?} there")));
     }
+    counts::note(&mut set);
     Ok(set)
 }
 

@@ -68,7 +68,7 @@ pub(super) fn scan(sources: &[PathBuf]) -> Result<Set> {
         coords: 3,
         fps: Some(15.0),
         coordinates: "metres, y up, z depth from the camera",
-        protocols: BTreeMap::from([("cross_subject".to_owned(), Protocol { sides, published: None })]),
+        protocols: BTreeMap::from([("cross_subject".to_owned(), Protocol::of(sides))]),
         entries,
         ..Set::default()
     })

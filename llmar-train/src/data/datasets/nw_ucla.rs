@@ -51,7 +51,7 @@ pub(super) fn scan(sources: &[PathBuf]) -> Result<Set> {
         persons: 1,
         coords: 3,
         coordinates: "metres, y up, z depth from the camera",
-        protocols: BTreeMap::from([("cross_view".to_owned(), Protocol { sides, published: Some((1020, 464)) })]),
+        protocols: BTreeMap::from([("cross_view".to_owned(), Protocol::of(sides))]),
         entries,
         ..Set::default()
     })
