@@ -56,7 +56,7 @@ pub enum Format {
     MsrAction3d,
     /// UTD-MHAD: a folder of MATLAB files aA_sS_tT_skeleton.mat
     UtdMhad,
-    /// J-HMDB: folders joint_positions/<class>/<clip> of MATLAB files, and the lists of its splits
+    /// J-HMDB: folders joint_positions/CLASS/CLIP of MATLAB files, and the lists of its splits
     Jhmdb,
     /// OpenPose JSON, a file a frame; the folder's name is the class
     #[value(name = "openpose")]
