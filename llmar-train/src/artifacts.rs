@@ -17,7 +17,7 @@ use safetensors::Dtype;
 use serde::{Deserialize, Serialize};
 
 pub use read::{Opened, file_digest, map_file, open, read_header, sha256_hex};
-pub use write::{FloatTensor, Planned, Values, write, write_lazily};
+pub use write::{FloatTensor, Planned, Values, write, write_lazily, write_tensors};
 
 /// Base model: Hugging Face tensor names (`model.embed_tokens.weight`, `model.layers.0.self_attn.q_proj.weight`, …, `model.norm.weight`,
 /// `lm_head.weight` when untied), rows half-split for RoPE, f16 matrices and f32 norms; tokenizer tables as in a checkpoint (`tokenizer.*`).

@@ -37,6 +37,18 @@ pub enum Command {
     Evaluate(EvaluateArgs),
     /// Train and measure variants of the settings over seeds, and print their table
     Ablate(AblateArgs),
+    /// Exchange adapters with Hugging Face PEFT
+    #[command(subcommand)]
+    Peft(PeftCommand),
+}
+
+/// The two directions of adapters.
+#[derive(Debug, Subcommand)]
+pub enum PeftCommand {
+    /// Write an adapter as a PEFT folder
+    Export(PeftExportArgs),
+    /// Make an adapter of a PEFT folder
+    Import(PeftImportArgs),
 }
 
 /// What can be done with data sets.
@@ -158,6 +170,40 @@ pub struct ExportArgs {
     #[arg(long, value_enum, value_name = "SCHEME")]
     pub lora_scheme: Option<SchemeName>,
     /// Checkpoint to write
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+}
+
+/// Arguments of `peft export`.
+#[derive(Clone, Debug, Args)]
+pub struct PeftExportArgs {
+    /// LoRA, from `lora`
+    #[arg(long, value_name = "FILE")]
+    pub adapter: PathBuf,
+    /// Base model that it was trained on, from `import`
+    #[arg(long, value_name = "FILE")]
+    pub base: PathBuf,
+    /// What PEFT is to load the base model by; the file or folder that it was imported from if left out
+    #[arg(long, value_name = "NAME")]
+    pub base_name: Option<String>,
+    /// Folder to write: adapter_config.json, adapter_model.safetensors, llmar_codes.safetensors
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+}
+
+/// Arguments of `peft import`.
+#[derive(Clone, Debug, Args)]
+pub struct PeftImportArgs {
+    /// Folder with adapter_config.json and adapter_model.safetensors
+    #[arg(value_name = "DIR")]
+    pub folder: PathBuf,
+    /// Base model that it was trained on, from `import`
+    #[arg(long, value_name = "FILE")]
+    pub base: PathBuf,
+    /// Adapter to take codes, labels, prompt and calibration from; the folder's llmar_codes.safetensors if left out
+    #[arg(long, value_name = "FILE")]
+    pub adapter: Option<PathBuf>,
+    /// Adapter to write
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
 }
@@ -346,6 +392,7 @@ pub fn run(cli: &Cli) -> Result<()> {
         Command::Ablate(_) => Err(Error::NotBuilt { command: "ablate" }),
         Command::Export(args) => crate::export::run(args),
         Command::Evaluate(args) => crate::evaluate::run(args),
+        Command::Peft(command) => crate::peft::run(command),
     }
 }
 

@@ -42,6 +42,18 @@ pub enum Error {
         /// What came.
         got: String,
     },
+    /// An adapter of another project that asks for what an adapter of this one cannot say.
+    #[error("{file}: `{name}`: expected {expected}, got {got}", file = file.display())]
+    Unsupported {
+        /// Its file.
+        file: std::path::PathBuf,
+        /// Key of its settings, or name of its tensor.
+        name: String,
+        /// What can be said.
+        expected: String,
+        /// What it says.
+        got: String,
+    },
     /// A file could not be read or written.
     #[error("{path}: {source}", path = path.display())]
     Io {

@@ -13,6 +13,7 @@ pub mod import;
 pub mod lora;
 #[cfg(feature = "torch")]
 pub mod losses;
+pub mod peft;
 #[cfg(feature = "torch")]
 pub mod torch;
 #[cfg(feature = "torch")]

@@ -1,19 +1,24 @@
 //! Clip archives: a safetensors file with `joints` f32 [F, M, V, C], `offsets` i64 [N + 1], `labels`, optional `subjects`, `cameras` i64 `[N]`,
 //! `valid` u8 or `confidence` f32 [F, …, V], `split.<name>.test` and other flags u8 `[N]`, and metadata `clips` (JSON).
+//!
+//! The file is mapped, and its clips are views of it: an archive may be larger than memory. What is said of each clip once (offsets, labels, splits) is
+//! checked when it is opened; positions are looked at by who uses them, where those that are not finite count as missing.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::Path;
 
-use safetensors::SafeTensors;
-use safetensors::tensor::{Dtype, TensorView};
+use safetensors::tensor::{Dtype, Metadata, TensorView};
+use safetensors::{SafeTensorError, SafeTensors};
 use serde::Deserialize;
 
-use super::{MAX_ARCHIVE, OwnedClip, read_limited};
+use super::{MAX_HELD, Numbers, OwnedClip, contents};
+use crate::bytes::{Bytes, BytesBuilder};
 use crate::error::{Error, Result};
 use crate::skeleton::{Layout, MAX_PERSONS, builtin_layouts};
 
 /// Most clips of an archive: each takes memory of its own, even one without frames.
-const MAX_CLIPS: usize = 1 << 20;
+pub const MAX_CLIPS: usize = 1 << 20;
 
 /// A data set in one file.
 #[derive(Clone, Debug)]
@@ -26,7 +31,7 @@ pub struct ClipArchive {
     pub layout: String,
     /// Frames a second, if known.
     pub fps: Option<f32>,
-    /// Clips in file order.
+    /// Clips in file order; each keeps the file mapped.
     pub clips: Vec<OwnedClip>,
     /// `[N]`
     pub labels: Vec<usize>,
@@ -52,19 +57,23 @@ struct Description {
 }
 
 impl ClipArchive {
-    /// Reads and checks an archive. Joint names that are no built-in layout's are registered as a layout under the archive's name.
+    /// Maps and checks an archive. Joint names that are no built-in layout's are registered as a layout under the archive's name.
+    ///
+    /// The file must not be changed or cut while the archive or one of its clips is in use; a new one may be renamed over it, as the trainer's
+    /// `data convert` does.
     ///
     /// # Errors
-    /// [`Error::Io`], [`Error::Limit`] above 1 GiB, [`Error::Format`] that names tensor and place.
+    /// [`Error::Io`], [`Error::Format`] that names tensor and place, [`Error::Limit`] for more than [`MAX_CLIPS`] clips, and for more than 1 GiB of
+    /// numbers that cannot be read where they lie: not aligned to their size, or confidences, of which a flag each is kept.
     pub fn read(path: &Path) -> Result<Self> {
         let name = path.file_stem().map_or_else(|| "clips".into(), |stem| stem.to_string_lossy().into_owned());
-        Self::parse(&path.display().to_string(), &name, &read_limited(path, MAX_ARCHIVE)?)
+        Self::parse(&path.display().to_string(), &name, &contents(path)?)
     }
 
-    /// Reads an archive from memory; `file` stands in errors, `stem` before the clips' indices.
-    pub(super) fn parse(file: &str, stem: &str, bytes: &[u8]) -> Result<Self> {
+    /// An archive whose bytes are there; `file` stands in errors, `stem` before the clips' indices.
+    pub(super) fn parse(file: &str, stem: &str, bytes: &Bytes) -> Result<Self> {
         let tensors = Tensors::open(file, bytes)?;
-        let about = description(file, bytes)?;
+        let about = tensors.description()?;
         let joints = tensors.get("joints", Dtype::F32)?.ok_or_else(|| Error::format(file, "tensor `joints` is missing"))?;
         let &[total, persons, v, coords] = joints.shape() else {
             return Err(tensors.shape_error("joints", "[frames, persons, joints, coords]", joints.shape()));
@@ -92,28 +101,25 @@ impl ClipArchive {
         let (splits, flags) = tensors.flags(count)?;
         let valid = tensors.validity(total * persons * v)?; // fits: it is less than `joints` has
 
+        let positions = tensors.source::<f32>("joints")?;
         let width = persons * v * coords;
-        let clip = |(index, span): (usize, &[usize])| OwnedClip {
-            name: format!("{stem}#{index}"),
-            joints: f32s(&joints.data()[span[0] * width * 4..span[1] * width * 4]),
-            frames: span[1] - span[0],
-            persons,
-            joints_per_person: v,
-            coords,
-            fps,
-            layout: layout.clone(),
-            valid: valid.as_ref().map(|valid| valid[span[0] * persons * v..span[1] * persons * v].to_vec()),
+        let clip = |(index, span): (usize, &[usize])| {
+            let part = |row: usize| span[0] * row..span[1] * row;
+            Ok(OwnedClip {
+                name: format!("{stem}#{index}"),
+                joints: positions.part(part(width))?,
+                frames: span[1] - span[0],
+                persons,
+                joints_per_person: v,
+                coords,
+                fps,
+                layout: layout.clone(),
+                valid: valid.as_ref().map(|valid| valid.part(part(persons * v))).transpose()?,
+            })
         };
-        let clips = offsets.windows(2).enumerate().map(clip).collect();
+        let clips = offsets.windows(2).enumerate().map(clip).collect::<Result<_>>()?;
         Ok(Self { name: about.name, classes: about.classes, layout, fps, clips, labels, subjects, cameras, splits, flags })
     }
-}
-
-fn description(file: &str, bytes: &[u8]) -> Result<Description> {
-    let (_, header) = SafeTensors::read_metadata(bytes).map_err(|error| Error::format(file, error.to_string()))?;
-    let text = header.metadata().as_ref().and_then(|metadata| metadata.get("clips"));
-    let text = text.ok_or_else(|| Error::format(file, "not a clip archive: its metadata has no key `clips`"))?;
-    serde_json::from_str(text).map_err(|error| Error::format(file, format!("metadata `clips`: {error}")))
 }
 
 /// The built-in layout of these joints in this order, else a layout registered under the archive's name.
@@ -141,13 +147,55 @@ fn layout(file: &str, about: &Description) -> Result<String> {
 /// The tensors of an archive, with the file's name for errors.
 struct Tensors<'a> {
     file: &'a str,
+    bytes: &'a Bytes,
     tensors: SafeTensors<'a>,
+    header: Metadata,
+    /// Where the header ends.
+    data: usize,
+}
+
+/// A tensor that clips are parts of.
+struct Source(Bytes);
+
+impl Source {
+    /// The numbers of a range: where they lie, else, where they are not aligned there, copied.
+    fn part<T: Little>(&self, range: Range<usize>) -> Result<Numbers<T>> {
+        let bytes = self.0.slice(range.start * size_of::<T>()..range.end * size_of::<T>())?;
+        Ok(Numbers::mapped(bytes.clone()).unwrap_or_else(|| T::all(bytes.as_slice()).into()))
+    }
 }
 
 impl<'a> Tensors<'a> {
-    fn open(file: &'a str, bytes: &'a [u8]) -> Result<Self> {
-        let tensors = SafeTensors::deserialize(bytes).map_err(|error| Error::format(file, format!("not a clip archive: {error}")))?;
-        Ok(Self { file, tensors })
+    fn open(file: &'a str, bytes: &'a Bytes) -> Result<Self> {
+        let none = |error: SafeTensorError| Error::format(file, format!("not a clip archive: {error}"));
+        let tensors = SafeTensors::deserialize(bytes.as_slice()).map_err(none)?;
+        let (header_len, header) = SafeTensors::read_metadata(bytes.as_slice()).map_err(none)?;
+        Ok(Self { file, bytes, tensors, header, data: header_len + size_of::<u64>() })
+    }
+
+    fn description(&self) -> Result<Description> {
+        let text = self.header.metadata().as_ref().and_then(|metadata| metadata.get("clips"));
+        let text = text.ok_or_else(|| Error::format(self.file, "not a clip archive: its metadata has no key `clips`"))?;
+        serde_json::from_str(text).map_err(|error| Error::format(self.file, format!("metadata `clips`: {error}")))
+    }
+
+    /// Where a tensor's bytes lie in the file.
+    fn place(&self, name: &str) -> Result<Bytes> {
+        let info = self.header.info(name).ok_or_else(|| self.error(name, "missing"))?;
+        self.bytes.slice(self.data + info.data_offsets.0..self.data + info.data_offsets.1)
+    }
+
+    /// The bytes of a tensor that [`get`](Self::get) found to be of type `T`.
+    fn source<T: Little>(&self, name: &str) -> Result<Source> {
+        let bytes = self.place(name)?;
+        if bytes.len() as u64 > MAX_HELD && Numbers::<T>::mapped(bytes.clone()).is_none() {
+            return Err(Error::Limit {
+                what: "bytes of clips that are not aligned in their file",
+                limit: MAX_HELD,
+                got: bytes.len() as u64,
+            });
+        }
+        Ok(Source(bytes))
     }
 
     fn error(&self, name: &str, detail: impl std::fmt::Display) -> Error {
@@ -173,7 +221,7 @@ impl<'a> Tensors<'a> {
         if tensor.shape() != [count] {
             return Err(self.shape_error(name, &format!("[{count}]"), tensor.shape()));
         }
-        Ok(Some(i64s(tensor.data())))
+        Ok(Some(i64::all(tensor.data())))
     }
 
     /// Where the clips begin and end: at least one number, non-decreasing, within 0..=total.
@@ -190,7 +238,7 @@ impl<'a> Tensors<'a> {
             }
             _ => Err(self.error("offsets", format!("entry {index}: expected {last}..={total}, got {offset}"))),
         };
-        i64s(tensor.data()).into_iter().enumerate().map(in_order).collect()
+        i64::all(tensor.data()).into_iter().enumerate().map(in_order).collect()
     }
 
     fn labels(&self, count: usize, classes: usize) -> Result<Vec<usize>> {
@@ -228,33 +276,52 @@ impl<'a> Tensors<'a> {
         Ok((splits, flags))
     }
 
-    /// 1 where a joint is valid: flagged so by `valid`, `confidence` above zero; where both are there, by both. `None` where neither is.
-    fn validity(&self, count: usize) -> Result<Option<Vec<u8>>> {
+    /// 0 where a joint is not valid: not flagged so by `valid`, or of a `confidence` not above zero. `None` where neither is there. Flags alone are read
+    /// where they lie.
+    fn validity(&self, count: usize) -> Result<Option<Source>> {
         let fits = |name: &str, tensor: TensorView<'a>| match tensor.shape().iter().product::<usize>() == count {
             true => Ok(tensor.data()),
             false => Err(self.shape_error(name, &format!("of {count} flags, one a joint"), tensor.shape())),
         };
         let valid = self.get("valid", Dtype::U8)?.map(|tensor| fits("valid", tensor)).transpose()?;
-        let confidence = self.get("confidence", Dtype::F32)?.map(|tensor| fits("confidence", tensor)).transpose()?;
-        if valid.is_none() && confidence.is_none() {
-            return Ok(None);
+        let Some(confidence) = self.get("confidence", Dtype::F32)? else {
+            return valid.map(|_| self.source::<u8>("valid")).transpose();
+        };
+        let confidence = fits("confidence", confidence)?;
+        if count as u64 > MAX_HELD {
+            return Err(Error::Limit { what: "joints with a confidence", limit: MAX_HELD, got: count as u64 });
         }
-        let mut flags = vec![1; count];
-        if let Some(valid) = valid {
-            flags.iter_mut().zip(valid).for_each(|(flag, valid)| *flag &= u8::from(*valid != 0));
+        let mut flags = BytesBuilder::default();
+        let room = flags.spare(count).map_err(|error| self.error("confidence", error))?;
+        for ((at, flag), confidence) in room.iter_mut().enumerate().zip(confidence.as_chunks().0) {
+            let sure = f32::from_le_bytes(*confidence) > 0.0;
+            *flag = u8::from(sure && valid.is_none_or(|valid| valid[at] != 0));
         }
-        if let Some(confidence) = confidence {
-            flags.iter_mut().zip(f32s(confidence)).for_each(|(flag, confidence)| *flag &= u8::from(confidence > 0.0));
-        }
-        Ok(Some(flags))
+        flags.fill(count);
+        Ok(Some(Source(flags.finish())))
     }
 }
 
-/// Little-endian numbers; a file in memory is not aligned.
-fn f32s(bytes: &[u8]) -> Vec<f32> {
-    bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+/// Numbers as a file has them: little-endian.
+trait Little: bytemuck::AnyBitPattern {
+    /// All whole numbers of `bytes`, which need not be aligned.
+    fn all(bytes: &[u8]) -> Vec<Self>;
 }
 
-fn i64s(bytes: &[u8]) -> Vec<i64> {
-    bytes.chunks_exact(8).map(|b| i64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]])).collect()
+impl Little for f32 {
+    fn all(bytes: &[u8]) -> Vec<Self> {
+        bytes.as_chunks().0.iter().map(|&b| Self::from_le_bytes(b)).collect()
+    }
+}
+
+impl Little for i64 {
+    fn all(bytes: &[u8]) -> Vec<Self> {
+        bytes.as_chunks().0.iter().map(|&b| Self::from_le_bytes(b)).collect()
+    }
+}
+
+impl Little for u8 {
+    fn all(bytes: &[u8]) -> Vec<Self> {
+        bytes.to_vec()
+    }
 }

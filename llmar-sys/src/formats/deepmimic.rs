@@ -81,7 +81,7 @@ pub(super) fn clip(file: &str, name: String, looped: Option<&str>, frames: &[Vec
     }
     Ok(OwnedClip {
         name,
-        joints,
+        joints: joints.into(),
         frames: count,
         persons: 1,
         joints_per_person: JOINTS,

@@ -2,30 +2,34 @@
 
 mod archive;
 mod deepmimic;
+mod numbers;
 mod nw_ucla;
 
+use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
 use serde::Deserialize;
 
+use crate::bytes::Bytes;
 use crate::error::{Error, Result};
 use crate::skeleton::{Clip, Timing};
 
-pub use archive::ClipArchive;
+pub use archive::{ClipArchive, MAX_CLIPS};
+pub use numbers::Numbers;
 
-/// Largest archive read, in bytes: it is held in memory.
-const MAX_ARCHIVE: u64 = 1 << 30;
+/// Most bytes of clips that are held in memory: of an archive that cannot be mapped, or of numbers that cannot be read where they lie.
+const MAX_HELD: u64 = 1 << 30;
 /// Largest JSON clip read, in bytes: parsed, it takes several times its size.
 const MAX_JSON: u64 = 64 << 20;
 
-/// A clip that owns its data.
+/// A clip with its data: in memory of its own, or in the file that it was mapped from.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OwnedClip {
     /// Name: the file's, with the clip's index in an archive.
     pub name: String,
     /// f32 [frames, persons, joints, coords]
-    pub joints: Vec<f32>,
+    pub joints: Numbers<f32>,
     /// T
     pub frames: usize,
     /// M
@@ -38,8 +42,8 @@ pub struct OwnedClip {
     pub fps: Option<f32>,
     /// Layout name.
     pub layout: String,
-    /// u8 [frames, persons, joints], where the file says so.
-    pub valid: Option<Vec<u8>>,
+    /// u8 [frames, persons, joints], where the file says so; 0 where a joint is not there.
+    pub valid: Option<Numbers<u8>>,
 }
 
 impl OwnedClip {
@@ -75,15 +79,17 @@ struct JsonClip {
 
 /// Reads the clips of a file whose kind is found from its content: a clip archive, NW-UCLA JSON or DeepMimic JSON.
 ///
+/// The clips of an archive are views of the mapped file, as [`ClipArchive::read`] has it.
+///
 /// # Errors
-/// [`Error::Io`], [`Error::Limit`] above 1 GiB (archives) or 64 MiB (JSON), [`Error::Format`] with the place of what is wrong.
+/// [`Error::Io`], [`Error::Limit`] above 64 MiB (JSON), [`Error::Format`] with the place of what is wrong.
 pub fn read_clips(path: &Path) -> Result<Vec<OwnedClip>> {
-    let bytes = read_limited(path, MAX_ARCHIVE)?;
+    let bytes = contents(path)?;
     let name = path.file_stem().map_or_else(|| "clip".into(), |stem| stem.to_string_lossy().into_owned());
-    if is_archive(&bytes) {
+    if is_archive(bytes.as_slice()) {
         return Ok(ClipArchive::parse(&path.display().to_string(), &name, &bytes)?.clips);
     }
-    Ok(vec![parse_json(&path.display().to_string(), name, &bytes)?])
+    Ok(vec![parse_json(&path.display().to_string(), name, bytes.as_slice())?])
 }
 
 fn parse_json(file: &str, name: String, bytes: &[u8]) -> Result<OwnedClip> {
@@ -110,18 +116,22 @@ fn is_archive(bytes: &[u8]) -> bool {
     rest.first() == Some(&b'{') && (!json || u64::from_le_bytes(*length) <= rest.len() as u64)
 }
 
-/// A whole file of at most `limit` bytes.
-fn read_limited(path: &Path, limit: u64) -> Result<Vec<u8>> {
-    let file = std::fs::File::open(path).map_err(Error::io(path))?;
-    let size = file.metadata().map_err(Error::io(path))?.len();
-    let too_large = |got| Error::Limit { what: "bytes of a clip file", limit, got };
-    if size > limit {
-        return Err(too_large(size));
+/// The bytes of a file: mapped; those of a pipe, which cannot be, in memory and at most [`MAX_HELD`].
+fn contents(path: &Path) -> Result<Bytes> {
+    let file = File::open(path).map_err(Error::io(path))?;
+    let about = file.metadata().map_err(Error::io(path))?;
+    if about.is_file() && about.len() > 0 {
+        // SAFETY: the mapping is read-only. It is sound as long as nobody changes the file while a clip of it is in use, which the documentation of
+        // `ClipArchive::read` demands; what this project writes is renamed over a file, never written into it.
+        let map = unsafe { memmap2::Mmap::map(&file) }.map_err(Error::io(path))?;
+        return Ok(Bytes::from_mmap(map));
     }
-    let mut bytes = Vec::with_capacity(size as usize);
-    // A file may grow or be a pipe: the limit holds for what is read.
-    file.take(limit + 1).read_to_end(&mut bytes).map_err(Error::io(path))?;
-    if bytes.len() as u64 > limit { Err(too_large(bytes.len() as u64)) } else { Ok(bytes) }
+    let mut bytes = Vec::new();
+    file.take(MAX_HELD + 1).read_to_end(&mut bytes).map_err(Error::io(path))?;
+    if bytes.len() as u64 > MAX_HELD {
+        return Err(Error::Limit { what: "bytes of clips that are no file", limit: MAX_HELD, got: bytes.len() as u64 });
+    }
+    Ok(Bytes::copy_from(&bytes))
 }
 
 #[cfg(test)]

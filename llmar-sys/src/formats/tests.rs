@@ -119,7 +119,7 @@ impl Fake {
     }
 
     fn parse(&self) -> Result<ClipArchive> {
-        ClipArchive::parse("fake.safetensors", "fake", &self.bytes())
+        ClipArchive::parse("fake.safetensors", "fake", &Bytes::copy_from(&self.bytes()))
     }
 
     fn error(&self) -> String {
@@ -145,6 +145,33 @@ fn a_small_archive_is_read_as_written() {
     assert_eq!(archive.clips[0].valid.as_deref(), Some([1, 0].as_slice()));
     assert_eq!(archive.clips[1].valid.as_deref(), Some([0, 0, 1, 0].as_slice()));
     assert_eq!(archive.splits["half"], [false, true]);
+}
+
+#[test]
+fn clips_are_views_where_their_numbers_are_aligned_and_copies_where_not() {
+    let flags = ("valid", Dtype::U8, vec![3, 1, 2], vec![1, 1, 7, 1, 1, 0]);
+    let aligned = Bytes::copy_from(&Fake { extra: vec![flags], ..Fake::default() }.bytes());
+    // One byte of header more than the safetensors crate would write: everything behind it is moved.
+    let mut moved = aligned.as_slice().to_vec();
+    let length = u64::from_le_bytes(moved[..8].try_into().unwrap()) + 1;
+    moved[..8].copy_from_slice(&length.to_le_bytes());
+    moved.insert(8 + length as usize - 1, b' ');
+    let moved = Bytes::copy_from(&moved);
+    let parse = |bytes: &Bytes| ClipArchive::parse("fake", "fake", bytes).unwrap().clips;
+    let inside = |bytes: &Bytes, at: usize| bytes.as_slice().as_ptr_range().contains(&(at as *const u8));
+    let (views, copies) = (parse(&aligned), parse(&moved));
+    for (view, copy) in views.iter().zip(&copies) {
+        assert!(inside(&aligned, view.joints.as_ptr() as usize) && !inside(&moved, copy.joints.as_ptr() as usize));
+        let valid = |clip: &OwnedClip| clip.valid.as_ref().unwrap().as_ptr() as usize;
+        assert!(inside(&aligned, valid(view)) && inside(&moved, valid(copy)), "bytes are always aligned");
+        assert_eq!(view, copy);
+    }
+    assert_eq!(views[1].joints, (6..18).map(|i| i as f32).collect::<Vec<_>>());
+    assert_eq!(views[1].valid.as_deref(), Some([7, 1, 1, 0].as_slice()));
+    // A clip outlives its archive and the name that the bytes had.
+    let clip = views[1].clone();
+    drop((views, aligned));
+    assert_eq!(clip.joints[11], 17.0);
 }
 
 #[test]
@@ -189,7 +216,7 @@ fn clips_without_end_are_refused_before_they_are_made() {
 fn a_truncated_archive_is_an_error_at_every_length() {
     let bytes = Fake::default().bytes();
     for length in 0..bytes.len() {
-        let error = ClipArchive::parse("fake", "fake", &bytes[..length]).unwrap_err();
+        let error = ClipArchive::parse("fake", "fake", &Bytes::copy_from(&bytes[..length])).unwrap_err();
         assert!(matches!(error, Error::Format { .. }), "{length}: {error}");
     }
 }

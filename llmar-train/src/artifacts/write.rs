@@ -49,15 +49,25 @@ pub fn write<M: Kind>(path: &Path, meta: &M, tensors: &[FloatTensor]) -> Result<
 
 /// As [`write()`], with only one tensor in memory at a time: `load(i)` gives the values of `plan[i]`, called once each, in the file's order.
 pub fn write_lazily<'a, M: Kind>(path: &Path, meta: &M, plan: &[Planned], load: &dyn Fn(usize) -> Result<Values<'a>>) -> Result<()> {
+    let document = serde_json::to_string(meta).map_err(|e| Error::format(path.display(), format!("metadata: {e}")))?;
+    write_tensors(path, HashMap::from([(M::KEY.to_string(), document)]), plan, load)
+}
+
+/// As [`write_lazily`], with any metadata: for safetensors files that others define.
+pub fn write_tensors<'a>(
+    path: &Path,
+    info: HashMap<String, String>,
+    plan: &[Planned],
+    load: &dyn Fn(usize) -> Result<Values<'a>>,
+) -> Result<()> {
     let mut names = BTreeSet::new();
     if let Some(twice) = plan.iter().find(|tensor| !names.insert(&tensor.name)) {
         return Err(Error::format(path.display(), format!("tensor `{}` was given twice", twice.name)));
     }
-    let document = serde_json::to_string(meta).map_err(|e| Error::format(path.display(), format!("metadata: {e}")))?;
     // Wider types first and then by name, as the safetensors crate orders them: then every tensor is aligned to its type.
     let mut order: Vec<usize> = (0..plan.len()).collect();
     order.sort_by(|&a, &b| plan[b].store.bytes().cmp(&plan[a].store.bytes()).then_with(|| plan[a].name.cmp(&plan[b].name)));
-    let header = header(plan, &order, HashMap::from([(M::KEY.to_string(), document)])).map_err(|e| Error::format(path.display(), e))?;
+    let header = header(plan, &order, info).map_err(|e| Error::format(path.display(), e))?;
 
     // `replace_file` knows the file system's errors only: one of a tensor is kept aside, and the other then only stops the writing.
     let mut tensor_error = None;

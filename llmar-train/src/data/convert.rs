@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use llmar::formats::MAX_CLIPS;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
@@ -27,6 +28,8 @@ pub struct Conversion {
     pub name: String,
     /// Clips in the archive.
     pub clips: usize,
+    /// Clips of the whole data set that can be kept, where that is known.
+    pub published_clips: Option<usize>,
     /// Frames in the archive.
     pub frames: usize,
     /// Names of clips left out, by reason.
@@ -44,6 +47,8 @@ pub struct SplitReport {
     pub test: usize,
     /// Published (train, test) counts of the whole data set.
     pub published: Option<(usize, usize)>,
+    /// Those before the clips on an official list of missing skeletons were taken out.
+    pub published_before_missing: Option<(usize, usize)>,
 }
 
 /// Runs `llmar-train data convert`.
@@ -75,6 +80,7 @@ pub fn convert(args: &ConvertArgs) -> Result<Conversion> {
     // Index of each planned clip among the set's entries.
     let planned: Vec<usize> = (0..set.entries.len()).filter(|&i| keep[i]).collect();
     let entries: Vec<&Entry> = planned.iter().map(|&i| &set.entries[i]).collect();
+    room_for(entries.len())?;
 
     let shape = Shape { persons: set.persons, joints: set.joints.len(), coords: set.coords };
     let mut writer = Writer::open(&args.out, shape, &plan(args, &set, &entries), args.resume)?;
@@ -100,7 +106,10 @@ pub fn convert(args: &ConvertArgs) -> Result<Conversion> {
     }
     bar.finish_and_clear();
 
-    let mut report = Conversion { name: set.name.clone(), dropped: set.dropped.clone(), ..Conversion::default() };
+    let (name, dropped) = (set.name.clone(), set.dropped.clone());
+    // A protocol that was chosen may leave clips out: then there are fewer by intent.
+    let published_clips = set.published_clips.filter(|_| planned.len() == set.entries.len());
+    let mut report = Conversion { name, dropped, published_clips, ..Conversion::default() };
     let mut kept = Vec::with_capacity(planned.len());
     for (done, &i) in writer.done().iter().zip(&planned) {
         match done {
@@ -120,11 +129,20 @@ pub fn convert(args: &ConvertArgs) -> Result<Conversion> {
     for (name, protocol) in &chosen {
         let flags: Vec<u8> = kept.iter().map(|&i| u8::from(protocol.sides[i] == Side::Test)).collect();
         let test = flags.iter().filter(|flag| **flag == 1).count();
-        report.splits.insert(name.clone(), SplitReport { train: flags.len() - test, test, published: protocol.published });
+        let (published, published_before_missing) = (protocol.published, protocol.before);
+        report.splits.insert(name.clone(), SplitReport { train: flags.len() - test, test, published, published_before_missing });
         tensors.push((format!("split.{name}.test"), Column::U8(flags)));
     }
     writer.finish(&tensors, &about(&set, &report))?;
     Ok(report)
+}
+
+/// An archive of so many clips is one that the reader takes.
+fn room_for(clips: usize) -> Result<()> {
+    match clips {
+        0..=MAX_CLIPS => Ok(()),
+        _ => Err(llmar::Error::Limit { what: "clips of an archive", limit: MAX_CLIPS as u64, got: clips as u64 }.into()),
+    }
 }
 
 /// The protocol asked for; without one, those that use every clip.
@@ -215,7 +233,12 @@ fn about(set: &Set, report: &Conversion) -> serde_json::Value {
 }
 
 fn for_people(report: &Conversion) -> String {
-    let mut text = format!("{}: {} clips, {} frames\n", report.name, report.clips, report.frames);
+    let mut text = format!("{}: {} clips, {} frames", report.name, report.clips, report.frames);
+    text += &match report.published_clips {
+        Some(published) if published == report.clips => "; clips as published\n".to_owned(),
+        Some(published) => format!("; DIFFERS from the published {published} clips: {}\n", apart(report.clips, published)),
+        None => "\n".to_owned(),
+    };
     // Writing to a String cannot fail.
     for (reason, names) in &report.dropped {
         let more = if names.len() > NAMED { ", …" } else { "" };
@@ -224,12 +247,24 @@ fn for_people(report: &Conversion) -> String {
     for (name, split) in &report.splits {
         let _ = write!(text, "split {name}: {} train, {} test", split.train, split.test);
         let _ = match split.published {
-            Some(published) if published == (split.train, split.test) => writeln!(text, ", as published"),
-            Some((train, test)) => writeln!(text, "; published: {train} and {test}"),
-            None => writeln!(text),
+            Some(published) if published == (split.train, split.test) => write!(text, ", as published"),
+            Some((train, test)) => {
+                let (trained, tested) = (apart(split.train, train), apart(split.test, test));
+                write!(text, "; DIFFERS from the published {train} and {test}: {trained} and {tested}")
+            }
+            None => write!(text, "; published counts are not known"),
         };
+        if let Some((train, test)) = split.published_before_missing {
+            let _ = write!(text, " ({train} and {test} before clips without skeletons were taken out)");
+        }
+        text.push('\n');
     }
     text
+}
+
+/// `+3` or `-3`
+fn apart(found: usize, published: usize) -> String {
+    format!("{:+}", found as i64 - published as i64)
 }
 
 impl ConvertArgs {
@@ -245,5 +280,37 @@ impl ConvertArgs {
             resume: false,
             json: false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn found_counts_stand_beside_the_published_ones() {
+        let split = |train, test, published, published_before_missing| SplitReport { train, test, published, published_before_missing };
+        let mut report = Conversion { name: "set".into(), clips: 10, frames: 50, published_clips: Some(10), ..Conversion::default() };
+        report.splits.insert("a".into(), split(6, 4, Some((6, 4)), Some((7, 5))));
+        report.splits.insert("b".into(), split(3, 7, Some((4, 5)), None));
+        report.splits.insert("c".into(), split(1, 9, None, None));
+        let lines = |report: &Conversion| for_people(report).lines().map(str::to_owned).collect::<Vec<_>>();
+        let expected = [
+            "set: 10 clips, 50 frames; clips as published",
+            "split a: 6 train, 4 test, as published (7 and 5 before clips without skeletons were taken out)",
+            "split b: 3 train, 7 test; DIFFERS from the published 4 and 5: -1 and +2",
+            "split c: 1 train, 9 test; published counts are not known",
+        ];
+        assert_eq!(lines(&report), expected);
+        report.published_clips = Some(12);
+        assert_eq!(lines(&report)[0], "set: 10 clips, 50 frames; DIFFERS from the published 12 clips: -2");
+        report.published_clips = None;
+        assert_eq!(lines(&report)[0], "set: 10 clips, 50 frames");
+    }
+
+    #[test]
+    fn more_clips_than_are_read_are_not_written() {
+        room_for(MAX_CLIPS).unwrap();
+        assert!(matches!(room_for(MAX_CLIPS + 1), Err(Error::Runtime(llmar::Error::Limit { got, .. })) if got == MAX_CLIPS as u64 + 1));
     }
 }

@@ -222,14 +222,14 @@ mod tests {
     fn clip(frames: usize, valid: Option<Vec<u8>>) -> OwnedClip {
         OwnedClip {
             name: "c".to_string(),
-            joints: vec![0.5; frames * 17 * 2],
+            joints: vec![0.5; frames * 17 * 2].into(),
             frames,
             persons: 1,
             joints_per_person: 17,
             coords: 2,
             fps: None,
             layout: "coco17".to_string(),
-            valid,
+            valid: valid.map(Into::into),
         }
     }
 

@@ -8,10 +8,10 @@ use crate::artifacts::{AdapterMeta, Opened};
 use crate::error::{Error, Result};
 
 /// Largest rank that is believed.
-const MAX_RANK: usize = 4096;
+pub const MAX_RANK: usize = 4096;
 
 /// The matrices that may carry a LoRA, by their names in an adapter.
-const TARGETS: [&str; 7] = ["q", "k", "v", "o", "gate", "up", "down"];
+pub const TARGETS: [&str; 7] = ["q", "k", "v", "o", "gate", "up", "down"];
 
 /// An adapter whose tensors are added to a base model.
 #[derive(Debug)]
@@ -70,6 +70,7 @@ impl<'a> Lora<'a> {
     }
 }
 
-fn name(layer: usize, target: &str, part: &str) -> String {
+/// Name of one half of a pair in an adapter; `part` is `a` or `b`.
+pub fn name(layer: usize, target: &str, part: &str) -> String {
     format!("lora.layers.{layer}.{target}.{part}")
 }

@@ -1,6 +1,6 @@
 //! Base model + stage 1 + adapter → one `.llmar` checkpoint: LoRA merged, matrices packed in the order in which the kernels read them.
 
-mod merge;
+pub(crate) mod merge;
 
 use std::borrow::Cow;
 use std::path::Path;

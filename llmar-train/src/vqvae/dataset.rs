@@ -226,7 +226,7 @@ mod tests {
     }
 
     fn clip(name: &str) -> OwnedClip {
-        let joints = vec![0.5; 20 * 3];
+        let joints = vec![0.5; 20 * 3].into();
         let layout = "kinect1_20".to_owned();
         OwnedClip { name: name.to_owned(), joints, frames: 1, persons: 1, joints_per_person: 20, coords: 3, fps: None, layout, valid: None }
     }

@@ -7,7 +7,7 @@
 //! - Splits: those that every archive has.
 //! - Rate: where all agree within 1 %.
 //!
-//! An archive is parsed as a whole, and `read` is asked for one clip after another: the last two parsed are kept, by path, size and time of
+//! An archive's clips are found all at once, and `read` is asked for one after another: the last two archives are kept open, by path, size and time of
 //! change. Two, because workers at the border of two archives ask for both.
 
 use std::collections::BTreeMap;
@@ -113,7 +113,8 @@ pub(super) fn read(entry: &Entry) -> Result<Outcome> {
     if clip.frames == 0 {
         return Ok(Outcome::Dropped("no frame".into()));
     }
-    Ok(Outcome::Clip(Body { joints: clip.joints.clone(), frames: clip.frames, persons: clip.persons, valid: clip.valid.clone() }))
+    let valid = clip.valid.as_ref().map(|valid| valid.to_vec());
+    Ok(Outcome::Clip(Body { joints: clip.joints.to_vec(), frames: clip.frames, persons: clip.persons, valid }))
 }
 
 /// An archive of this process's memory. Others wait while one is parsed: they would mostly parse the same.
@@ -129,7 +130,7 @@ fn kept_or_read(kept: &mut Vec<Parsed>, path: &Path) -> Result<Arc<ClipArchive>>
         return Ok(Arc::clone(&known.archive));
     }
     kept.retain(|parsed| parsed.path != path);
-    kept.truncate(KEPT - 1); // before the next is there, so that no more than these are in memory
+    kept.truncate(KEPT - 1); // before the next is there, so that no more than these are open
     let archive = Arc::new(ClipArchive::read(path)?);
     kept.insert(0, Parsed { path: path.to_path_buf(), bytes, changed, archive: Arc::clone(&archive) });
     Ok(archive)
@@ -193,7 +194,7 @@ fn shared_splits(archives: &[About]) -> BTreeMap<String, Protocol> {
     let whole = |name: &String| {
         let flags: Option<Vec<&Vec<bool>>> = archives.iter().map(|about| about.splits.get(name)).collect();
         let sides = flags?.into_iter().flatten().map(side).collect();
-        Some((name.clone(), Protocol { sides, published: None }))
+        Some((name.clone(), Protocol::of(sides)))
     };
     first.splits.keys().filter_map(whole).collect()
 }

@@ -53,7 +53,7 @@ pub(super) fn scan(sources: &[PathBuf]) -> Result<Set> {
 
 pub(super) fn read(entry: &Entry) -> Result<Outcome> {
     let clip = motion(&entry.path)?;
-    Ok(Outcome::Clip(Body { joints: clip.joints, frames: clip.frames, persons: 1, valid: clip.valid }))
+    Ok(Outcome::Clip(Body { joints: clip.joints.into(), frames: clip.frames, persons: 1, valid: clip.valid.map(Vec::from) }))
 }
 
 /// The motion of a file, at least one frame.

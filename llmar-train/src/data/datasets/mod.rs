@@ -5,8 +5,10 @@
 mod archive;
 mod bvh;
 mod bytes;
+mod counts;
 mod deepmimic;
 mod folders;
+mod jhmdb;
 mod kinect_text;
 mod mat5;
 mod mediapipe;
@@ -54,6 +56,8 @@ pub enum Format {
     MsrAction3d,
     /// UTD-MHAD: a folder of MATLAB files aA_sS_tT_skeleton.mat
     UtdMhad,
+    /// J-HMDB: folders joint_positions/CLASS/CLIP of MATLAB files, and the lists of its splits
+    Jhmdb,
     /// OpenPose JSON, a file a frame; the folder's name is the class
     #[value(name = "openpose")]
     OpenPose,
@@ -95,8 +99,16 @@ pub struct Entry {
 pub struct Protocol {
     /// A side for each of the set's entries.
     pub sides: Vec<Side>,
-    /// Published (train, test) counts of the whole data set.
+    /// (train, test) counts of the whole data set, where they are known.
     pub published: Option<(usize, usize)>,
+    /// The same with the clips that an official list of missing skeletons takes out, where there is such a list.
+    pub before: Option<(usize, usize)>,
+}
+
+impl Protocol {
+    fn of(sides: Vec<Side>) -> Self {
+        Self { sides, ..Self::default() }
+    }
 }
 
 /// What a scan found.
@@ -122,6 +134,8 @@ pub struct Set {
     pub entries: Vec<Entry>,
     /// By name.
     pub protocols: BTreeMap<String, Protocol>,
+    /// Clips of the whole data set that can be kept, where that is known.
+    pub published_clips: Option<usize>,
     /// Clips that were found and left out: reason → names.
     pub dropped: BTreeMap<String, Vec<String>>,
     /// Where the clip of an entry's `index` stands, for a format that holds all clips in one file; empty for the others.
@@ -155,7 +169,7 @@ pub enum Outcome {
 /// # Errors
 /// A path that cannot be read, a file name that the format does not have, or no clip at all.
 pub fn scan(format: Format, sources: &[PathBuf]) -> Result<Set> {
-    let set = match format {
+    let mut set = match format {
         Format::NwUcla => nw_ucla::scan(sources)?,
         Format::Ntu60 => ntu::scan(ntu::Edition::Ntu60, sources)?,
         Format::Ntu120 => ntu::scan(ntu::Edition::Ntu120, sources)?,
@@ -167,6 +181,7 @@ pub fn scan(format: Format, sources: &[PathBuf]) -> Result<Set> {
         Format::Pyskl => pyskl::scan(sources)?,
         Format::MsrAction3d => msr_action3d::scan(sources)?,
         Format::UtdMhad => utd_mhad::scan(sources)?,
+        Format::Jhmdb => jhmdb::scan(sources)?,
         Format::OpenPose => openpose::scan(sources)?,
         Format::MediaPipe => mediapipe::scan(sources)?,
     };
@@ -174,6 +189,7 @@ pub fn scan(format: Format, sources: &[PathBuf]) -> Result<Set> {
         let places: Vec<_> = sources.iter().map(|source| source.display().to_string()).collect();
         return Err(Error::format(places.join(", "), format!("no clip of the format {format:?} there")));
     }
+    counts::note(&mut set);
     Ok(set)
 }
 
@@ -193,6 +209,7 @@ pub fn read(format: Format, entry: &Entry) -> Result<Outcome> {
         Format::Pyskl => pyskl::read(entry),
         Format::MsrAction3d => msr_action3d::read(entry),
         Format::UtdMhad => utd_mhad::read(entry),
+        Format::Jhmdb => jhmdb::read(entry),
         Format::OpenPose => openpose::read(entry),
         Format::MediaPipe => mediapipe::read(entry),
     }

@@ -69,12 +69,12 @@ pub(super) fn scan(edition: Edition, sources: &[PathBuf]) -> Result<Set> {
     let (name, classes, protocols) = match edition {
         Edition::Ntu60 => {
             let cameras = split_by(entries.iter().map(|entry| entry.camera), &[2, 3], Some(&[1]));
-            ("ntu60", CLASSES_60, [("cross_subject", subjects, (40_091, 16_487)), ("cross_view", cameras, (37_646, 18_932))])
+            ("ntu60", CLASSES_60, [("cross_subject", subjects), ("cross_view", cameras)])
         }
         Edition::Ntu120 => {
             let even: Vec<i64> = (1..=SETUPS).filter(|setup| setup % 2 == 0).collect();
             let setups = split_by(setups.into_iter().map(Some), &even, None);
-            ("ntu120", all.len(), [("cross_subject", subjects, (63_026, 50_919)), ("cross_setup", setups, (54_468, 59_477))])
+            ("ntu120", all.len(), [("cross_subject", subjects), ("cross_setup", setups)])
         }
     };
     Ok(Set {
@@ -86,7 +86,7 @@ pub(super) fn scan(edition: Edition, sources: &[PathBuf]) -> Result<Set> {
         fps: Some(30.0),
         coordinates: "metres, y up, z depth from the camera",
         entries,
-        protocols: protocols.map(|(name, sides, published)| (name.to_owned(), Protocol { sides, published: Some(published) })).into(),
+        protocols: protocols.map(|(name, sides)| (name.to_owned(), Protocol::of(sides))).into(),
         dropped,
         ..Set::default()
     })

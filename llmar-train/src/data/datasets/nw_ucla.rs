@@ -51,7 +51,7 @@ pub(super) fn scan(sources: &[PathBuf]) -> Result<Set> {
         persons: 1,
         coords: 3,
         coordinates: "metres, y up, z depth from the camera",
-        protocols: BTreeMap::from([("cross_view".to_owned(), Protocol { sides, published: Some((1020, 464)) })]),
+        protocols: BTreeMap::from([("cross_view".to_owned(), Protocol::of(sides))]),
         entries,
         ..Set::default()
     })
@@ -65,7 +65,7 @@ pub(super) fn read(entry: &Entry) -> Result<Outcome> {
     if clip.frames == 0 {
         return Ok(Outcome::Dropped("no frame".into()));
     }
-    Ok(Outcome::Clip(Body { joints: clip.joints, frames: clip.frames, persons: 1, valid: clip.valid }))
+    Ok(Outcome::Clip(Body { joints: clip.joints.into(), frames: clip.frames, persons: 1, valid: clip.valid.map(Vec::from) }))
 }
 
 #[cfg(test)]

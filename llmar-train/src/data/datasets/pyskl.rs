@@ -179,7 +179,7 @@ fn protocols(pickle: &Pickle<'_>, splits: Id, set: &mut Set) -> std::result::Res
             (false, false) => Ok(Side::Unused),
         };
         let sides = set.entries.iter().map(side).collect::<std::result::Result<_, _>>()?;
-        if set.protocols.insert(name.clone(), Protocol { sides, published: None }).is_some() {
+        if set.protocols.insert(name.clone(), Protocol::of(sides)).is_some() {
             return Err(format!("split `{key}`: there are two of the name {name}"));
         }
     }

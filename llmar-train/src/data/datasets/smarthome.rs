@@ -100,7 +100,7 @@ pub(super) fn scan(sources: &[PathBuf]) -> Result<Set> {
         entries.push(Entry { name, path, index: 0, label, subject: Some(subject), camera: Some(camera) });
     }
     let sides = split_by(entries.iter().map(|entry| entry.subject), &TRAIN_SUBJECTS, None);
-    let mut protocols = BTreeMap::from([("cross_subject".to_owned(), Protocol { sides, published: None })]);
+    let mut protocols = BTreeMap::from([("cross_subject".to_owned(), Protocol::of(sides))]);
     for (name, train) in CROSS_VIEWS {
         let mut sides = split_by(entries.iter().map(|entry| entry.camera), train, Some(&[2]));
         for (side, entry) in sides.iter_mut().zip(&entries) {
@@ -108,7 +108,7 @@ pub(super) fn scan(sources: &[PathBuf]) -> Result<Set> {
                 *side = Side::Unused;
             }
         }
-        protocols.insert(name.to_owned(), Protocol { sides, published: None });
+        protocols.insert(name.to_owned(), Protocol::of(sides));
     }
     Ok(Set {
         name: "smarthome".into(),

@@ -47,7 +47,7 @@ pub(super) fn scan(sources: &[PathBuf]) -> Result<Set> {
     for (name, test) in PROTOCOLS {
         let train: Vec<i64> = (0..SUBJECTS).filter(|subject| !test.contains(subject)).collect();
         let sides = split_by(entries.iter().map(|entry| entry.subject), &train, Some(test));
-        protocols.insert(name.to_owned(), Protocol { sides, published: None });
+        protocols.insert(name.to_owned(), Protocol::of(sides));
     }
     Ok(Set {
         name: "uav_human".into(),

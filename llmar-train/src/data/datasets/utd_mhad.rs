@@ -81,7 +81,7 @@ pub(super) fn scan(sources: &[PathBuf]) -> Result<Set> {
         coords: 3,
         fps: Some(30.0),
         coordinates: "metres, y up, z depth from the camera",
-        protocols: BTreeMap::from([("cross_subject".to_owned(), Protocol { sides, published: Some((431, 430)) })]),
+        protocols: BTreeMap::from([("cross_subject".to_owned(), Protocol::of(sides))]),
         entries,
         ..Set::default()
     })

@@ -112,7 +112,7 @@ fn a_pool_is_converted() -> Result<()> {
     assert_eq!(pooled.splits["half"], [false, true, false, true]);
     assert_eq!(pooled.clips.iter().map(|clip| clip.frames).collect::<Vec<_>>(), [1, 2, 1, 2]);
     // The first archive has one person: the second is not there.
-    assert_eq!(pooled.clips[0].valid, Some(vec![1, 1, 1, 0, 0, 0]));
+    assert_eq!(pooled.clips[0].valid.as_deref(), Some([1, 1, 1, 0, 0, 0].as_slice()));
     assert_eq!(pooled.clips[2].joints, [2.0; 18]);
     Ok(())
 }
