@@ -244,6 +244,9 @@ pub struct EvaluateArgs {
     /// Divide each label's probability by its mean on training clips (with --label: of the other classes)
     #[arg(long)]
     pub balance: bool,
+    /// Average the answers about this many views of each clip, turned about the vertical by up to half a radian; 3D clips only
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub views: usize,
     /// Mark this share of all joints, frame by frame, as missing first
     #[arg(long, default_value_t = 0.0, value_name = "SHARE")]
     pub missing: f32,

@@ -31,6 +31,8 @@ pub struct Asking {
     pub greedy: bool,
     /// Labels in place of the model's own, which the prompt then lists. Empty: the model's.
     pub labels: Vec<String>,
+    /// Views of each clip, turned about the vertical, whose answers are averaged; 0 and 1: the clip as it is.
+    pub views: usize,
 }
 
 /// Opens `model` and recognises `clips` one by one, all labels ranked. Returns the labels it chose from and the answers.

@@ -17,6 +17,9 @@ pub use metrics::{BINS, Bin, Metrics, Sample, reliability};
 use crate::cli::{EvaluateArgs, Part};
 use crate::error::{Error, Result};
 
+/// Furthest turn of a view, degrees: what the demo adapter's training clips were turned by.
+const VIEW_RANGE: f32 = 28.6;
+
 /// The outcome of one evaluation.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Report {
@@ -175,7 +178,10 @@ pub fn evaluate(args: &EvaluateArgs) -> Result<Report> {
     if !args.labels.is_empty() {
         side = side.of_classes(&args.labels, true)?;
     }
-    let asking = Asking { threads: args.threads, greedy: args.greedy, labels: args.labels.clone() };
+    let asking = Asking { threads: args.threads, greedy: args.greedy, labels: args.labels.clone(), views: args.views };
+    if args.greedy && args.views > 1 {
+        return Err(Error::Setting { name: "views".into(), expected: "probabilities of all labels".into(), got: "--greedy".into() });
+    }
     let mut disturbance = Disturbance { missing: args.missing, fps: args.fps, yaw: args.yaw, seed: args.seed };
     if !args.balance {
         return Ok(ask(&args.model, &side, &asking, &disturbance)?.report);
@@ -196,7 +202,13 @@ pub fn ask(model: &Path, side: &Side, asking: &Asking, disturbance: &Disturbance
     let bar = indicatif::ProgressBar::new(side.chosen.len() as u64); // draws on standard error, and only on a terminal
     let start = std::time::Instant::now();
     let clips = side.clips().enumerate().map(|(i, clip)| disturbance.applied(clip, i));
-    let (labels, answers) = recognize_all(model, clips, asking, || bar.inc(1))?;
+    let (labels, answers) = if asking.views <= 1 {
+        recognize_all(model, clips, asking, || bar.inc(1))?
+    } else {
+        let views = clips.flat_map(|clip| views(clip, asking.views));
+        let (labels, answers) = recognize_all(model, views, asking, || ())?;
+        (labels, answers.chunks(asking.views).map(averaged).collect())
+    };
     let elapsed = start.elapsed().as_secs_f64();
     bar.finish_and_clear();
 
@@ -210,6 +222,32 @@ pub fn ask(model: &Path, side: &Side, asking: &Asking, disturbance: &Disturbance
     }
     let report = report(name, &labels, &truths, &answers, elapsed / side.chosen.len().max(1) as f64);
     Ok(Answers { labels, truths, answers, report })
+}
+
+/// A clip turned about the vertical, in equal steps from one end of ±[`VIEW_RANGE`] to the other. An error stays one.
+fn views(clip: Result<OwnedClip>, count: usize) -> Vec<Result<OwnedClip>> {
+    let clip = match clip {
+        Ok(clip) => clip,
+        Err(error) => return vec![Err(error)],
+    };
+    let yaw = |i: usize| VIEW_RANGE * (2.0 * i as f32 / (count - 1) as f32 - 1.0);
+    (0..count).map(|i| Disturbance { yaw: yaw(i), ..Disturbance::default() }.applied(&clip, 0)).collect()
+}
+
+/// One answer of several about one clip: the geometric mean of each label's probabilities, normalised anew. Sentence and `unknown` are the middle view's.
+fn averaged(views: &[Answer]) -> Answer {
+    let middle = &views[views.len() / 2];
+    let mut logs = vec![0f64; middle.ranking.len()];
+    for answer in views {
+        for (label, p) in answer.ranking.iter().zip(&answer.probabilities) {
+            logs[*label] += f64::from(*p).max(1e-30).ln() / views.len() as f64;
+        }
+    }
+    let sum: f64 = logs.iter().map(|log| log.exp()).sum();
+    let mut ranking: Vec<usize> = (0..logs.len()).collect();
+    ranking.sort_by(|a, b| logs[*b].total_cmp(&logs[*a]));
+    let probabilities = ranking.iter().map(|label| (logs[*label].exp() / sum) as f32).collect();
+    Answer { ranking, probabilities, ..middle.clone() }
 }
 
 fn report(data: String, labels: &[String], truths: &[Option<usize>], answers: &[Answer], seconds_per_clip: f64) -> Report {
@@ -256,6 +294,21 @@ fn for_people(report: &Report) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn views_are_averaged_as_logarithms() {
+        let answer = |ranking: &[usize], p: [f32; 2]| Answer {
+            ranking: ranking.to_vec(),
+            probabilities: p.to_vec(),
+            tokens: vec![7],
+            unknown: false,
+        };
+        // Label 0: √(.9 · .2), label 1: √(.1 · .8).
+        let one = averaged(&[answer(&[0, 1], [0.9, 0.1]), answer(&[1, 0], [0.8, 0.2])]);
+        let (a, b) = (0.18f64.sqrt(), 0.08f64.sqrt());
+        assert_eq!(one.ranking, [0, 1]);
+        assert!((f64::from(one.probabilities[0]) - a / (a + b)).abs() < 1e-6);
+    }
 
     #[test]
     fn a_favourite_label_loses_its_head_start() {
