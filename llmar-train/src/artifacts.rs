@@ -1,5 +1,6 @@
-//! The three files between the stages, each a safetensors file with one JSON document in its metadata:
-//! base model (`import`), stage-1 tokenizer (`vqvae`), adapter (`lora`). `export` joins them into a `.llmar` checkpoint.
+//! The files between the stages, each a safetensors file with one JSON document in its metadata: base model (`import`), stage-1 tokenizer
+//! (`vqvae`), adapter (`lora`). `export` joins them into a `.llmar` checkpoint. The fourth, stage 1's decoder, never ships: `report` shows with it
+//! what the tokens keep of a clip.
 
 mod read;
 mod write;
@@ -11,7 +12,7 @@ use std::collections::BTreeMap;
 
 use llmar::checkpoint::{Calibration, TokenizerMeta};
 use llmar::llama::LlamaConfig;
-use llmar::motion::{EncoderConfig, QuantizerConfig};
+use llmar::motion::{ConvShape, EncoderConfig, QuantizerConfig};
 use llmar::skeleton::Preprocess;
 use safetensors::Dtype;
 use serde::{Deserialize, Serialize};
@@ -54,6 +55,16 @@ pub struct Stage1Meta {
     pub provenance: BTreeMap<String, String>,
 }
 
+/// Stage 1's decoder, where it learnt to reconstruct. Tensors: [`decoder_convs`] under their names, in the form of stage 1's encoder.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DecoderMeta {
+    /// Shape of the encoder that it mirrors.
+    pub encoder: EncoderConfig,
+    /// SHA-256 of the stage-1 file whose codes it reads.
+    pub stage1_sha256: String,
+}
+
 /// Stage 2: LoRA and the codes' embeddings. Tensors: `lora.layers.{i}.{q|k|v|o|gate|up|down}.a` f16 [rank, in] and `.b` f16 [out, rank];
 /// `quantizer.embedding` f16 [codes, hidden].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -94,6 +105,9 @@ impl Kind for BaseMeta {
 }
 impl Kind for Stage1Meta {
     const KEY: &'static str = "llmar_stage1";
+}
+impl Kind for DecoderMeta {
+    const KEY: &'static str = "llmar_decoder";
 }
 impl Kind for AdapterMeta {
     const KEY: &'static str = "llmar_adapter";
@@ -169,4 +183,25 @@ pub fn base_tensors(config: &LlamaConfig) -> Vec<Planned> {
         plan.push(matrix("lm_head.weight".to_string(), config.vocab_size, hidden));
     }
     plan
+}
+
+/// The convolutions of the decoder that mirrors an encoder, in the order in which they run: `decoder.in`, then a stage for each halving
+/// (the residual blocks' pairs, then `up` behind a doubling of the frames), `decoder.last`, `decoder.out`. All of stride 1 with symmetric padding.
+pub fn decoder_convs(config: &EncoderConfig) -> Vec<ConvShape> {
+    let width = config.width;
+    let conv = |name: String, c_out: usize, c_in: usize, kernel: usize, dilation: usize| {
+        let side = dilation * (kernel - 1) / 2;
+        ConvShape { name: format!("decoder.{name}"), c_out, c_in, kernel, stride: 1, dilation, left: side, right: side }
+    };
+    let mut convs = vec![conv("in".into(), width, config.outputs, 3, 1)];
+    for stage in 0..config.halvings {
+        for (block, &dilation) in config.dilations.iter().enumerate() {
+            convs.push(conv(format!("{stage}.{block}.dilated"), width, width, 3, dilation));
+            convs.push(conv(format!("{stage}.{block}.point"), width, width, 1, 1));
+        }
+        convs.push(conv(format!("{stage}.up"), width, width, 3, 1));
+    }
+    convs.push(conv("last".into(), width, width, 3, 1));
+    convs.push(conv("out".into(), config.inputs, width, 3, 1));
+    convs
 }

@@ -37,6 +37,8 @@ pub enum Command {
     Evaluate(EvaluateArgs),
     /// Train and measure variants of the settings over seeds, and print their table
     Ablate(AblateArgs),
+    /// Show a run on one page of HTML: curves, mistakes, calibration, tokens, codebook, skeletons in motion
+    Report(ReportArgs),
     /// Exchange adapters with Hugging Face PEFT
     #[command(subcommand)]
     Peft(PeftCommand),
@@ -284,6 +286,35 @@ pub struct AblateArgs {
     pub json: bool,
 }
 
+/// Arguments of `report`.
+#[derive(Clone, Debug, Args)]
+pub struct ReportArgs {
+    /// Folder of the run: any of stage1/, stage2/ and model.llmar
+    #[arg(value_name = "RUN")]
+    pub run: PathBuf,
+    /// Checkpoint; model.llmar of the run if left out
+    #[arg(long, value_name = "FILE")]
+    pub model: Option<PathBuf>,
+    /// Clip archive to ask the checkpoint about; without it the page has no answers, tokens and skeletons
+    #[arg(long, value_name = "ARCHIVE", requires = "split")]
+    pub data: Option<PathBuf>,
+    /// Split of the archive
+    #[arg(long, value_name = "NAME", requires = "data")]
+    pub split: Option<String>,
+    /// Which side of the split
+    #[arg(long, value_enum, default_value_t = Part::Test)]
+    pub part: Part,
+    /// Worker threads; 0 computes on the calling thread
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub threads: usize,
+    /// Page to write; report.html of the run if left out
+    #[arg(long, value_name = "FILE.html")]
+    pub out: Option<PathBuf>,
+    /// Heading of the page; the model's or the folder's name if left out
+    #[arg(long, value_name = "TEXT")]
+    pub title: Option<String>,
+}
+
 /// The two sides of a split.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Part {
@@ -396,6 +427,7 @@ pub fn run(cli: &Cli) -> Result<()> {
         Command::Export(args) => crate::export::run(args),
         Command::Evaluate(args) => crate::evaluate::run(args),
         Command::Peft(command) => crate::peft::run(command),
+        Command::Report(args) => crate::report::run(args),
     }
 }
 
@@ -417,6 +449,9 @@ mod tests {
         let line = "llmar-train evaluate --model m.llmar --data d.safetensors --split cross_subject --json";
         let Ok(Command::Evaluate(args)) = parse(line) else { panic!("{line}") };
         assert_eq!((args.split.as_str(), args.part, args.json, args.threads), ("cross_subject", Part::Test, true, 0));
+        let line = "llmar-train report run --data d.safetensors --split cross_subject --part train --title t";
+        let Ok(Command::Report(args)) = parse(line) else { panic!("{line}") };
+        assert_eq!((args.run, args.model, args.part), (PathBuf::from("run"), None, Part::Train));
         let line = "llmar-train export --base b --stage1 s --adapter a --scheme q4 --out m";
         let Ok(Command::Export(args)) = parse(line) else { panic!("{line}") };
         assert_eq!(Scheme::from(args.scheme), Scheme::Q4);
@@ -424,7 +459,13 @@ mod tests {
         let Ok(Command::Lora(args)) = parse(line) else { panic!("{line}") };
         let set: Vec<_> = args.set.iter().map(|s| (s.key.as_str(), s.value.as_str())).collect();
         assert_eq!((set, args.resume), (vec![("a.b", "1"), ("c", "x=y")], true));
-        for line in ["llmar-train", "llmar-train import a", "llmar-train lora c --out o --set a", "llmar-train lora c --out o --set .a=1"] {
+        for line in [
+            "llmar-train",
+            "llmar-train import a",
+            "llmar-train report r --data d",
+            "llmar-train lora c --out o --set a",
+            "llmar-train lora c --out o --set .a=1",
+        ] {
             assert!(parse(line).is_err(), "{line}");
         }
     }

@@ -1,4 +1,4 @@
-//! Training for libllmar: import → vqvae (stage 1) → lora (stage 2) → export → evaluate.
+//! Training for libllmar: import → vqvae (stage 1) → lora (stage 2) → export → evaluate → report.
 
 #[cfg(feature = "torch")]
 pub mod ablate;
@@ -8,12 +8,14 @@ pub mod data;
 pub mod error;
 pub mod evaluate;
 pub mod export;
+pub mod health;
 pub mod import;
 #[cfg(feature = "torch")]
 pub mod lora;
 #[cfg(feature = "torch")]
 pub mod losses;
 pub mod peft;
+pub mod report;
 #[cfg(feature = "torch")]
 pub mod torch;
 #[cfg(feature = "torch")]

@@ -2,14 +2,7 @@
 
 use tch::Tensor;
 
-const EPS: f64 = 1e-10;
-
-/// Zipf's law with Mandelbrot's offset: p(i) ∝ 1 / (i + 2.7), i = 1..=codes; `[codes]`, sums to 1.
-pub fn target(codes: usize) -> Vec<f64> {
-    let raw: Vec<f64> = (1..=codes).map(|i| 1.0 / (i as f64 + 2.7)).collect();
-    let sum: f64 = raw.iter().sum();
-    raw.into_iter().map(|p| p / sum).collect()
-}
+use crate::health::{EPS, target};
 
 /// Jensen-Shannon divergence, 0..=ln 2, between counts of codes `[codes]` (any sum above 0), sorted downwards, and [`target`].
 pub fn loss(counts: &Tensor) -> Tensor {
@@ -26,6 +19,7 @@ pub fn loss(counts: &Tensor) -> Tensor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::health::Health;
     use crate::torch::{Rng, number};
 
     /// Divergence of 4,096 tokens drawn from a distribution over 512 codes.
@@ -58,6 +52,16 @@ mod tests {
         assert!((collapsed - 0.588).abs() < 5e-4, "one code {collapsed}");
         let exact: Vec<f32> = target(512).iter().map(|p| *p as f32).collect();
         assert!(number(&loss(&Tensor::from_slice(&exact))).abs() < 1e-6);
+    }
+
+    #[test]
+    fn the_measured_divergence_is_the_loss() {
+        let mut rng = Rng::new(5, "zipf", 1);
+        let tokens: Vec<u16> = (0..2000).map(|_| (rng.below(64) * rng.below(8)) as u16).collect();
+        let mut counts = vec![0f32; 512];
+        tokens.iter().for_each(|t| counts[usize::from(*t)] += 1.0);
+        let (measured, loss) = (Health::of(&tokens, 512).zipf_js, number(&loss(&Tensor::from_slice(&counts))));
+        assert!(loss > 0.05 && (measured - loss).abs() < 1e-5, "{measured} against {loss}");
     }
 
     #[test]

@@ -115,6 +115,11 @@ impl Objective {
         self.head.as_ref()
     }
 
+    /// The decoder, where the run reconstructs.
+    pub fn decoder(&self) -> Option<&Decoder> {
+        self.decoder.as_ref()
+    }
+
     /// Phase one: features straight into head and decoder.
     pub fn of_features(&self, batch: &Batch<'_>) -> Sum {
         let mut sum = Sum::default();

@@ -4,7 +4,7 @@ use llmar::motion::{ConvShape, EncoderConfig};
 use tch::{Kind, Tensor};
 
 use super::quantizer::clip_norm;
-use crate::artifacts::{FloatTensor, Store};
+use crate::artifacts::{FloatTensor, Store, decoder_convs};
 use crate::error::Result;
 use crate::torch::{Params, round_f16, values};
 
@@ -38,6 +38,22 @@ impl Conv {
         }
         x.constant_pad_nd([left, right]).conv1d(&self.weight, Some(&self.bias), self.stride, 0, self.dilation, 1)
     }
+}
+
+/// Tensors in the artifact's form: weights [c_out, kernel · c_in], column tap · c_in + channel.
+fn export(shapes: &[ConvShape], convs: &[Conv]) -> Result<Vec<FloatTensor>> {
+    let mut out = Vec::new();
+    for (shape, conv) in shapes.iter().zip(convs) {
+        let rows = values(&conv.weight.detach().permute([0, 2, 1]))?;
+        out.push((shape.weight(), vec![shape.c_out, shape.cols()], rows, Store::F16));
+        out.push((shape.bias(), vec![shape.c_out], values(&conv.bias)?, Store::F32));
+    }
+    Ok(out)
+}
+
+/// Rounds the weights (not the biases) to f16, in place.
+fn round(convs: &mut [Conv]) {
+    tch::no_grad(|| convs.iter_mut().for_each(|conv| conv.weight.copy_(&round_f16(&conv.weight))));
 }
 
 /// x + conv_k1(relu(conv_k3,dilated(relu(x)))) for a pair of convolutions.
@@ -85,22 +101,12 @@ impl Encoder {
 
     /// Rounds the weights (not the biases) to f16, in place: what is evaluated afterwards is what ships.
     pub fn round(&mut self) {
-        tch::no_grad(|| {
-            for conv in &mut self.convs {
-                conv.weight.copy_(&round_f16(&conv.weight));
-            }
-        });
+        round(&mut self.convs);
     }
 
-    /// Tensors in the artifact's form: weights [c_out, kernel · c_in], column tap · c_in + channel.
+    /// Tensors in the artifact's form.
     pub fn export(&self) -> Result<Vec<FloatTensor>> {
-        let mut out = Vec::new();
-        for (shape, conv) in self.shapes.iter().zip(&self.convs) {
-            let rows = values(&conv.weight.detach().permute([0, 2, 1]))?;
-            out.push((shape.weight(), vec![shape.c_out, shape.cols()], rows, Store::F16));
-            out.push((shape.bias(), vec![shape.c_out], values(&conv.bias)?, Store::F32));
-        }
-        Ok(out)
+        export(&self.shapes, &self.convs)
     }
 
     /// The opposite of [`export`](Self::export): takes values [c_out, kernel · c_in] by name and shape from `find`.
@@ -121,45 +127,28 @@ impl Encoder {
     }
 }
 
-/// Codes back to clips: the encoder mirrored, with nearest-neighbour upsampling. Only training needs it.
+/// Codes back to clips: the encoder mirrored, with nearest-neighbour upsampling. Only training needs it, and `report`, which has it in plain Rust.
 #[derive(Debug)]
 pub struct Decoder {
-    first: Conv,
-    /// Pairs of the residual blocks, then the convolution behind the upsampling.
-    stages: Vec<Vec<Conv>>,
-    last: [Conv; 2],
+    config: EncoderConfig,
+    shapes: Vec<ConvShape>,
+    /// In the order of `shapes`, which is the order in which they run.
+    convs: Vec<Conv>,
 }
 
 impl Decoder {
     /// Parameters under `decoder.`.
     pub fn new(params: &mut Params, config: &EncoderConfig) -> Self {
-        let width = config.width;
-        let mut conv = |name: String, c_out: usize, c_in: usize, kernel: usize, dilation: usize| {
-            let side = dilation * (kernel - 1) / 2;
-            Conv::new(
-                params,
-                &ConvShape { name: format!("decoder.{name}"), c_out, c_in, kernel, stride: 1, dilation, left: side, right: side },
-            )
-        };
-        let first = conv("in".into(), width, config.outputs, 3, 1);
-        let mut stages = Vec::new();
-        for stage in 0..config.halvings {
-            let mut convs = Vec::new();
-            for (block, &dilation) in config.dilations.iter().enumerate() {
-                convs.push(conv(format!("{stage}.{block}.dilated"), width, width, 3, dilation));
-                convs.push(conv(format!("{stage}.{block}.point"), width, width, 1, 1));
-            }
-            convs.push(conv(format!("{stage}.up"), width, width, 3, 1));
-            stages.push(convs);
-        }
-        let last = [conv("last".into(), width, width, 3, 1), conv("out".into(), config.inputs, width, 3, 1)];
-        Self { first, stages, last }
+        let shapes = decoder_convs(config);
+        let convs = shapes.iter().map(|shape| Conv::new(params, shape)).collect();
+        Self { config: config.clone(), shapes, convs }
     }
 
     /// Clips `[batch, w << halvings, inputs]` of tangent codes `[batch, w, dim]`.
     pub fn forward(&self, codes: &Tensor) -> Tensor {
-        let mut h = self.first.forward(&codes.transpose(1, 2)).relu();
-        for stage in &self.stages {
+        let end = self.convs.len() - 2;
+        let mut h = self.convs[0].forward(&codes.transpose(1, 2)).relu();
+        for stage in self.convs[1..end].chunks(2 * self.config.dilations.len() + 1) {
             let (up, pairs) = (&stage[stage.len() - 1], &stage[..stage.len() - 1]);
             for pair in pairs.chunks(2) {
                 h = residual(pair, &h);
@@ -167,7 +156,22 @@ impl Decoder {
             let frames = h.size()[2] * 2;
             h = up.forward(&h.upsample_nearest1d(frames, None));
         }
-        self.last[1].forward(&self.last[0].forward(&h).relu()).transpose(1, 2)
+        self.convs[end + 1].forward(&self.convs[end].forward(&h).relu()).transpose(1, 2)
+    }
+
+    /// Rounds the weights (not the biases) to f16, in place.
+    pub fn round(&mut self) {
+        round(&mut self.convs);
+    }
+
+    /// Tensors in the artifact's form.
+    pub fn export(&self) -> Result<Vec<FloatTensor>> {
+        export(&self.shapes, &self.convs)
+    }
+
+    /// The shape of the encoder that it mirrors.
+    pub fn config(&self) -> &EncoderConfig {
+        &self.config
     }
 }
 

@@ -1,4 +1,4 @@
-//! The stage-1 run: two phases, snapshots, final measurements, `stage1.safetensors`.
+//! The stage-1 run: two phases, snapshots, final measurements, `stage1.safetensors`, and `decoder.safetensors` of a run that reconstructs.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,17 +12,19 @@ use tch::{Device, Kind, Tensor};
 use super::codebook::{self, Codebook};
 use super::config::{Config, Phase};
 use super::dataset::ClipSet;
-use super::health::Health;
 use super::losses::{Batch, Objective};
-use super::model::Encoder;
+use super::model::{Decoder, Encoder};
 use super::probe;
-use crate::artifacts::{self, BaseMeta, Stage1Meta, Store, WORD_MAP};
+use crate::artifacts::{self, BaseMeta, DecoderMeta, Stage1Meta, Store, WORD_MAP};
 use crate::cli::VqvaeArgs;
 use crate::error::{Error, Result};
+use crate::health::Health;
 use crate::torch::{self, AdamW, Group, Metrics, Params, Rng, State, setting, tensor, values};
 
 /// Name of the artifact in a run's folder.
 const ARTIFACT: &str = "stage1.safetensors";
+/// Name of the decoder beside it.
+const DECODER: &str = "decoder.safetensors";
 /// Name of the snapshot in a run's folder.
 const SNAPSHOT: &str = "stage1.state";
 
@@ -317,8 +319,22 @@ impl<'a> Run<'a> {
             provenance: [("settings".to_owned(), self.config.record()), ("metrics".to_owned(), summary.to_string())].into(),
         };
         artifacts::write(path, &meta, &tensors)?;
+        write_decoder(self.objective.decoder(), path)?;
         Ok(summary)
     }
+}
+
+/// Writes the decoder beside the finished `stage1`. Without one, that of an earlier run in the folder goes: it reads other codes.
+fn write_decoder(decoder: Option<&Decoder>, stage1: &Path) -> Result<()> {
+    let path = stage1.with_file_name(DECODER);
+    let Some(decoder) = decoder else {
+        return match std::fs::remove_file(&path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io(path)(e)),
+            _ => Ok(()),
+        };
+    };
+    let meta = DecoderMeta { encoder: decoder.config().clone(), stage1_sha256: artifacts::file_digest(stage1)? };
+    artifacts::write(&path, &meta, &decoder.export()?)
 }
 
 fn optimiser(params: &Params, phase: &Phase) -> AdamW {
