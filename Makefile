@@ -17,7 +17,7 @@ TORCH   := target/libtorch/torch
 PREFIX  ?= /usr/local
 MOTIONS := walk run kick punch jump dance_a getup_faceup spinkick
 
-.PHONY: demo demo-models kernels test test-gpu test-aarch64 bench-gpu agreement lint deny bench bench-peers size accuracy validation adapter header install libtorch fetch clean-demo
+.PHONY: demo demo-models kernels browser ablate bench-training test test-gpu test-aarch64 bench-gpu agreement lint deny bench bench-peers size accuracy validation adapter header install libtorch fetch clean-demo
 
 # --- what a user sees first -------------------------------------------------------------------------------------------
 
@@ -65,8 +65,14 @@ kernels:
 
 # --- tests ------------------------------------------------------------------------------------------------------------
 
-test: libtorch $(DEMO)/fetched lint
+test: libtorch browser $(DEMO)/fetched lint
 	tests/run.sh
+
+# A Chromium for the pages that llmar-train makes: the one there is, else Debian's. Without one, the tests that need it are skipped and say so.
+browser:
+	@command -v "$${LLMAR_CHROMIUM:-chromium}" > /dev/null || \
+	  { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium > /dev/null; } || \
+	  echo "no chromium: install it, or name one in LLMAR_CHROMIUM, for the tests of pages" >&2
 
 # The CUDA tests on a real GPU, then the op tests under compute-sanitizer where it is installed.
 test-gpu: kernels
