@@ -173,7 +173,10 @@ fn explanation(codes: &Codes, plane: &Plane, dots: &[Dot], counted: bool) -> Str
         ),
     };
     let (least, most) = dots.iter().fold((f64::INFINITY, 0.0f64), |(least, most), dot| (least.min(dot.distance), most.max(dot.distance)));
-    let range = format!(" Distances here: {} to {}.", number(least), number(most));
+    let range = match (number(least), number(most)) {
+        (least, most) if least == most => format!(" Here every code lies at distance {least}."),
+        (least, most) => format!(" Here the distances go from {least} to {most}."),
+    };
     let colours = match counted {
         true => {
             " A dot's area grows with its uses, its colour is the class for which it is used most; codes without a use are small rings."
