@@ -99,6 +99,9 @@ pub struct ConvertArgs {
     /// Keep the clips of this protocol only; without it, all clips, and the protocols that use them all
     #[arg(long, value_name = "NAME")]
     pub protocol: Option<String>,
+    /// Add a split `subjects` whose test clips are those of these subjects (of archives that are pooled, the second's count from 1000, and so on)
+    #[arg(long, value_name = "N,N", value_delimiter = ',', allow_negative_numbers = true)]
+    pub test_subjects: Vec<i64>,
     /// Leave damaged clips out and count them, instead of stopping at the first
     #[arg(long)]
     pub skip_damaged: bool,

@@ -68,6 +68,10 @@ pub fn run(args: &ConvertArgs) -> Result<()> {
 /// then is kept for `resume`, and an archive that was there stays as it was.
 pub fn convert(args: &ConvertArgs) -> Result<Conversion> {
     let mut set = datasets::scan(args.format, &args.sources)?;
+    if !args.test_subjects.is_empty() {
+        let protocol = by_subjects(&set, &args.test_subjects)?;
+        set.protocols.insert("subjects".to_owned(), protocol);
+    }
     let chosen = protocols(&set, args.protocol.as_deref())?;
     let keep: Vec<bool> = match (&args.protocol, chosen.values().next()) {
         (Some(_), Some(protocol)) => protocol.sides.iter().map(|side| *side != Side::Unused).collect(),
@@ -143,6 +147,20 @@ fn room_for(clips: usize) -> Result<()> {
         0..=MAX_CLIPS => Ok(()),
         _ => Err(llmar::Error::Limit { what: "clips of an archive", limit: MAX_CLIPS as u64, got: clips as u64 }.into()),
     }
+}
+
+/// The caller's own split: clips of these subjects are test clips.
+fn by_subjects(set: &Set, subjects: &[i64]) -> Result<Protocol> {
+    let setting = |expected: String, got: String| Error::Setting { name: "--test-subjects".into(), expected, got };
+    if let Some(entry) = set.entries.iter().find(|entry| entry.subject.is_none()) {
+        return Err(setting("clips that name their subject".into(), format!("none at {}", entry.name)));
+    }
+    let known: std::collections::BTreeSet<i64> = set.entries.iter().filter_map(|entry| entry.subject).collect();
+    if let Some(subject) = subjects.iter().find(|subject| !known.contains(subject)) {
+        return Err(setting(format!("some of {known:?}"), subject.to_string()));
+    }
+    let side = |entry: &Entry| if entry.subject.is_some_and(|s| subjects.contains(&s)) { Side::Test } else { Side::Train };
+    Ok(Protocol { sides: set.entries.iter().map(side).collect(), ..Protocol::default() })
 }
 
 /// The protocol asked for; without one, those that use every clip.
@@ -275,6 +293,7 @@ impl ConvertArgs {
             sources: sources.to_vec(),
             out: out.to_path_buf(),
             protocol: None,
+            test_subjects: Vec::new(),
             skip_damaged: false,
             jobs: 0,
             resume: false,

@@ -123,6 +123,13 @@ fn a_protocol_can_be_chosen_and_a_wrong_one_is_named() -> Result<()> {
     assert_eq!(convert(&args)?.clips, 3);
     let error = convert(&ConvertArgs { protocol: Some("cross_eye".into()), ..args }).unwrap_err().to_string();
     assert!(error.contains("cross_eye") && error.contains("cross_view"), "{error}");
+    // A split of the caller's own, by subjects that there are.
+    let own = ConvertArgs { test_subjects: vec![1], ..arguments(folder.path(), &source) };
+    convert(&own)?;
+    let archive = ClipArchive::read(&own.out)?;
+    assert!(archive.subjects.iter().zip(&archive.splits["subjects"]).all(|(subject, test)| (*subject == 1) == *test));
+    let error = convert(&ConvertArgs { test_subjects: vec![1, 77], ..own }).unwrap_err().to_string();
+    assert!(error.contains("--test-subjects") && error.contains("77"), "{error}");
     let empty = folder.path().join("empty");
     fs::create_dir(&empty).unwrap();
     let error = convert(&arguments(folder.path(), &empty)).unwrap_err().to_string();
