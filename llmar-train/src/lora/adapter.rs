@@ -93,11 +93,14 @@ pub struct Codebook<'a> {
     pub ball: Ball,
     /// [hidden, dim] and [hidden], where the MMD learned them.
     pub word_map: Option<(&'a Tensor, &'a Tensor)>,
+    /// How often each code occurs in clips of each label, and the mean token embedding of each label's text: [codes, labels] and [labels, hidden].
+    pub labels: Option<(&'a Tensor, &'a Tensor)>,
 }
 
-impl<'a> From<&'a Stage1> for Codebook<'a> {
-    fn from(stage1: &'a Stage1) -> Self {
-        Self { tangent: stage1.tangent(), ball: Ball::new(stage1.meta.quantizer.geometry), word_map: stage1.word_map() }
+impl<'a> Codebook<'a> {
+    /// Of a stage 1, with what its codes say of labels.
+    pub fn of(stage1: &'a Stage1, labels: Option<(&'a Tensor, &'a Tensor)>) -> Self {
+        Self { tangent: stage1.tangent(), ball: Ball::new(stage1.meta.quantizer.geometry), word_map: stage1.word_map(), labels }
     }
 }
 
@@ -121,7 +124,7 @@ enum Through {
 impl CodeMap {
     /// From the codebook of a stage 1 and token embeddings [vocab, hidden]. Trained parts stand under `map.`.
     pub fn new(params: &mut Params, settings: &Map, codebook: &Codebook<'_>, tokens: &Tensor, seed: u64) -> Result<Self> {
-        let &Codebook { tangent, ball, word_map } = codebook;
+        let &Codebook { tangent, ball, word_map, labels } = codebook;
         let (dim, hidden) = (tangent.size()[1] as usize, tokens.size()[1] as usize);
         let points = placed(settings.point, ball, tangent);
         let device = params.device();
@@ -140,6 +143,14 @@ impl CodeMap {
                     return Err(setting("map.start", format!("orthonormal, as stage 1 has no map to {hidden} features"), "words"));
                 };
                 let (weight, bias) = (weight.shallow_clone(), bias.shallow_clone());
+                Through::Affine(own("map.weight", weight, settings.trainable), own("map.bias", bias, settings.trainable))
+            }
+            Form::Affine if settings.start == Start::Labels => {
+                let Some((counts, texts)) = labels else {
+                    return Err(setting("map.start", "orthonormal or words, as no clips with labels are given", "labels"));
+                };
+                let mean = tokens.mean_dim([0i64].as_slice(), false, Kind::Float);
+                let (weight, bias) = towards_labels(&points, counts, texts, &mean, f64::from(settings.scale));
                 Through::Affine(own("map.weight", weight, settings.trainable), own("map.bias", bias, settings.trainable))
             }
             Form::Affine => {
@@ -177,6 +188,34 @@ fn placed(point: Point, ball: Ball, tangent: &Tensor) -> Tensor {
     }
 }
 
+/// Weight [hidden, dim] and bias [hidden] of the affine map of points [codes, dim] that comes nearest to μ + s (Σ_l p(l | u) e_l − ē), weighted by
+/// how often a code u occurs: ridge regression. `counts` [codes, labels] give p, `texts` [labels, hidden] are the e_l with mean ē, `mean` [hidden] is
+/// μ, and s makes the e_l − ē as long as `scale`, on average.
+fn towards_labels(points: &Tensor, counts: &Tensor, texts: &Tensor, mean: &Tensor, scale: f64) -> (Tensor, Tensor) {
+    /// Of the mean square of a feature: enough for features that hardly vary.
+    const RIDGE: f64 = 1e-3;
+    let (double, dim) = (Kind::Double, points.size()[1]);
+    let norms = |x: &Tensor| x.square().sum_dim_intlist([-1i64].as_slice(), true, double);
+    let texts = texts.to_kind(double);
+    let centred = &texts - texts.mean_dim([0i64].as_slice(), true, double);
+    let length = norms(&centred).sqrt().mean(double).clamp_min(1e-12);
+    let uses = counts.to_kind(double).sum_dim_intlist([1i64].as_slice(), true, double);
+    let shares = counts.to_kind(double) / uses.clamp_min(1.0);
+    let targets = shares.matmul(&centred) * (length.reciprocal() * scale);
+    // Features and targets around their weighted means: the bias takes up the rest.
+    let weights = &uses / uses.sum(double).clamp_min(1.0);
+    let middle = |x: &Tensor| (x * &weights).sum_dim_intlist([0i64].as_slice(), true, double);
+    let features = points.to_kind(double);
+    let (feature_mean, target_mean) = (middle(&features), middle(&targets));
+    let (x, y) = (&features - &feature_mean, &targets - &target_mean);
+    let weighted = (&x * &weights).tr();
+    let square = weighted.matmul(&x);
+    let ridge = square.diag(0).mean(double) * RIDGE + 1e-12;
+    let solved = Tensor::linalg_solve(&(square + Tensor::eye(dim, (double, points.device())) * ridge), &weighted.matmul(&y), true);
+    let bias = mean.to_kind(double) + (target_mean - feature_mean.matmul(&solved)).squeeze_dim(0);
+    (solved.tr().contiguous().to_kind(Kind::Float), bias.to_kind(Kind::Float))
+}
+
 /// `rows` × `cols`, row-major: orthonormal columns (Gram and Schmidt, twice, in f64) times `scale`.
 fn orthonormal_columns(rows: usize, cols: usize, scale: f32, seed: u64) -> Vec<f32> {
     let mut rng = Rng::new(seed, "code map", 0);
@@ -199,6 +238,26 @@ fn orthonormal_columns(rows: usize, cols: usize, scale: f32, seed: u64) -> Vec<f
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Codes whose labels follow from their features linearly come to lie on their labels' words; a code of two labels between them.
+    #[test]
+    fn codes_start_at_the_words_of_their_labels() -> crate::Result<()> {
+        let points = Tensor::from_slice(&[1f32, 0.0, 0.0, 1.0, -1.0, -1.0, 0.5, 0.5]).view([4, 2]);
+        let counts = Tensor::from_slice(&[30f32, 0.0, 0.0, 0.0, 30.0, 0.0, 0.0, 0.0, 30.0, 20.0, 20.0, 0.0]).view([4, 3]);
+        let texts = Tensor::from_slice(&[2f32, 0.0, 0.0, 0.0, 2.0, 0.0, 0.0, 0.0, 2.0]).view([3, 3]);
+        let mean = Tensor::from_slice(&[5f32, 5.0, 5.0]);
+        let (weight, bias) = towards_labels(&points, &counts, &texts, &mean, 3.0);
+        let rows = values(&points.linear(&weight, Some(&bias)))?;
+        let away = |row: usize| [0, 1, 2].map(|i| rows[3 * row + i] - 5.0);
+        for row in 0..3 {
+            let length = away(row).iter().map(|x| x * x).sum::<f32>().sqrt();
+            let at = (0..3).max_by(|a, b| away(row)[*a].total_cmp(&away(row)[*b])).unwrap_or(9);
+            assert!(at == row && (length - 3.0).abs() < 0.5, "code {row}: {:?}", away(row));
+        }
+        let between = away(3);
+        assert!((between[0] - between[1]).abs() < 0.1 && between[2] < between[0], "{between:?}");
+        Ok(())
+    }
 
     #[test]
     fn columns_are_orthonormal() {

@@ -256,6 +256,9 @@ pub enum Start {
     Orthonormal,
     /// What stage 1's MMD learned: codes lie where words lie.
     Words,
+    /// The affine map that best takes each code to the words of the labels whose training clips it occurs in, by least squares: codes then speak of
+    /// actions from the first step.
+    Labels,
 }
 
 /// From codes to the language model's input.

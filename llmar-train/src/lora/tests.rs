@@ -149,7 +149,7 @@ fn lora_gradient_agrees_with_a_finite_difference() -> Result<()> {
     let lora = Lora::new(&mut params, &super::Adapter::default(), &llama.config)?;
     let tangent = tensor(&(0..64).map(|i| (i as f32).sin() * 0.3).collect::<Vec<_>>(), &[8, 8], CPU);
     let ball = Ball::new(llmar::device::Geometry::Poincare { curvature: 1.0 });
-    let codebook = Codebook { tangent: &tangent, ball, word_map: None };
+    let codebook = Codebook { tangent: &tangent, ball, word_map: None, labels: None };
     let map = CodeMap::new(&mut params, &super::Map::default(), &codebook, &llama.embedding, 1)?;
     let loss = || {
         let rows = code_rows(&map.embeddings(), &[vec![1, 2, 3], vec![4, 0, 7]]);

@@ -9,8 +9,8 @@ use llmar::text::Tokenizer;
 use serde_json::{Value, json};
 use tch::{Device, Kind, Reduction, Tensor};
 
-use super::adapter::{CodeMap, Lora};
-use super::config::{Config, Tune};
+use super::adapter::{CodeMap, Codebook, Lora};
+use super::config::{Config, Reads, Start, Tune};
 use super::llama::{Dropout, Llama};
 use super::memory::Need;
 use super::prompt::Words;
@@ -99,6 +99,20 @@ pub fn train(config: &Config, out: &Path, resume: bool, test: bool) -> Result<Va
     Ok(summary)
 }
 
+/// How often each code occurs in the plain training clips of each label [codes, labels], and the mean token embedding of each label [labels, hidden].
+fn said_of_labels(stage1: &Stage1, clips: &ClipSet, llama: &Llama, words: &Words) -> Result<(Tensor, Tensor)> {
+    let (codes, labels) = (stage1.meta.quantizer.codes, words.labels.len());
+    let mut counts = vec![0f32; codes * labels];
+    if let Sentences::Codes(sentences) = sentences::plain(Reads::Codes, stage1, clips)? {
+        for (sentence, label) in sentences.iter().zip(clips.labels()) {
+            sentence.iter().for_each(|token| counts[usize::from(*token) * labels + label] += 1.0);
+        }
+    }
+    let text = |ids: &Vec<u32>| llama.embed(ids).mean_dim([0i64].as_slice(), false, Kind::Float);
+    let texts = tch::no_grad(|| Tensor::stack(&words.labels.iter().map(text).collect::<Vec<_>>(), 0));
+    Ok((torch::tensor(&counts, &[codes as i64, labels as i64], llama.device()), texts))
+}
+
 struct Run<'a> {
     config: &'a Config,
     base: Opened<BaseMeta>,
@@ -147,7 +161,9 @@ impl<'a> Run<'a> {
                 None
             }
         };
-        let map = CodeMap::new(&mut params, &config.map, &(&stage1).into(), &llama.embedding.to_kind(Kind::Float), config.seed)?;
+        let said = (config.map.start == Start::Labels).then(|| said_of_labels(&stage1, train, &llama, &words)).transpose()?;
+        let codebook = Codebook::of(&stage1, said.as_ref().map(|(counts, texts)| (counts, texts)));
+        let map = CodeMap::new(&mut params, &config.map, &codebook, &llama.embedding.to_kind(Kind::Float), config.seed)?;
         let group = |prefix: &str, lr_factor, weight_decay| Group { prefix: prefix.to_owned(), lr_factor, weight_decay };
         let groups = vec![
             group("map.points", config.map.points_lr_factor, 0.0),
