@@ -121,10 +121,14 @@ bench-gpu: kernels
 size: $(LLMAR)
 	benches/size.sh $(PYTHON) target/release/libllmar.so
 
-# The demo adapter on the data it was trained for, through the C ABI (see ../shared/data).
-accuracy: demo-models
+# The demo adapter on the data it was trained for, through the C ABI: in all schemes, then with joints missing, at 10 frames a second and with the
+# camera elsewhere; and what `make ablate` has finished of the table of all data sets (see ../shared/data).
+accuracy: demo-models $(TRAINER)
 	for s in q8 f16 q4; do $(TRAIN) evaluate --model $(MODEL)-$$s.llmar --data ../shared/data/utd_mhad.safetensors \
 	  --split cross_subject --json || exit 1; done
+	for d in "--missing 0.3" "--fps 10" "--yaw 30" "--yaw -30" "--yaw 60" "--views 5"; do $(TRAIN) evaluate --model $(MODEL)-q8.llmar \
+	  --data ../shared/data/utd_mhad.safetensors --split cross_subject $$d | head -n 2 || exit 1; done
+	$(TRAINER) ablate llmar-train/configs/accuracy.toml --show
 
 # The demo adapter's settings, and those with all of the paper's losses, on held-out training subjects; half an hour on two cores.
 validation: $(TRAINER) $(DEMO)/base.safetensors
@@ -135,8 +139,10 @@ validation: $(TRAINER) $(DEMO)/base.safetensors
 	done
 
 # The tables of the paper's ablations and of accuracy: hours on two cores, but finished runs are kept and a call goes on where the last one stopped.
-ablate: $(TRAINER) $(DEMO)/base.safetensors
-	for table in accuracy ablate-utd; do $(TRAINER) ablate llmar-train/configs/$$table.toml || exit 1; done
+ablate: $(TRAINER) $(TRAIN) $(DEMO)/base.safetensors
+	$(TRAIN) data convert archive ../shared/data/utd_mhad.safetensors ../shared/data/msr_action3d.safetensors ../shared/data/nw_ucla.safetensors \
+	  --test-subjects 2,4,6,8,1002,1004,1006,1008,1010,2008,2009,2010 --out target/pooled.safetensors
+	for table in accuracy generality ablate-utd; do $(TRAINER) ablate llmar-train/configs/$$table.toml || exit 1; done
 
 # Steps and samples a second of both stages, and the share of them that is matrix products.
 bench-training: libtorch $(DEMO)/base.safetensors

@@ -111,7 +111,7 @@ fn spreads_are_means_and_sample_deviations() {
 #[test]
 fn the_shipped_tables_are_valid() -> Result<()> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs");
-    for name in ["ablate-utd.toml", "accuracy.toml"] {
+    for name in ["ablate-utd.toml", "accuracy.toml", "generality.toml"] {
         let config = Config::read(&folder.join(name))?;
         for variant in config.variants.iter().filter(|v| v.unseen.is_none()) {
             assert_eq!(config.jobs(variant, &folder)?.len(), config.seeds.len(), "{name}, {}", variant.name);
