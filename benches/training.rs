@@ -14,6 +14,9 @@ use tch::{Device, Kind, Tensor};
 const ROUNDS: usize = 7;
 
 fn main() -> Result<()> {
+    // Paths in the settings are the repository's.
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    std::env::set_current_dir(&root).map_err(Error::io(&root))?;
     let base = std::env::args()
         .nth(1)
         .filter(|arg| !arg.starts_with('-'))
