@@ -91,7 +91,7 @@ pub struct Codebook<'a> {
     pub tangent: &'a Tensor,
     /// Where they live.
     pub ball: Ball,
-    /// [hidden, dim] and [hidden], where the MMD learned them.
+    /// [hidden, dim] and `[hidden]`, where the MMD learned them.
     pub word_map: Option<(&'a Tensor, &'a Tensor)>,
     /// How often each code occurs in clips of each label, and the mean token embedding of each label's text: [codes, labels] and [labels, hidden].
     pub labels: Option<(&'a Tensor, &'a Tensor)>,
@@ -116,7 +116,7 @@ pub struct CodeMap {
 
 #[derive(Debug)]
 enum Through {
-    /// [hidden, dim] and [hidden]
+    /// [hidden, dim] and `[hidden]`
     Affine(Tensor, Tensor),
     Factor(f64),
 }
@@ -188,8 +188,8 @@ fn placed(point: Point, ball: Ball, tangent: &Tensor) -> Tensor {
     }
 }
 
-/// Weight [hidden, dim] and bias [hidden] of the affine map of points [codes, dim] that comes nearest to μ + s (Σ_l p(l | u) e_l − ē), weighted by
-/// how often a code u occurs: ridge regression. `counts` [codes, labels] give p, `texts` [labels, hidden] are the e_l with mean ē, `mean` [hidden] is
+/// Weight [hidden, dim] and bias `[hidden]` of the affine map of points [codes, dim] that comes nearest to μ + s (Σ_l p(l | u) e_l − ē), weighted by
+/// how often a code u occurs: ridge regression. `counts` [codes, labels] give p, `texts` [labels, hidden] are the e_l with mean ē, `mean` `[hidden]` is
 /// μ, and s makes the e_l − ē as long as `scale`, on average.
 fn towards_labels(points: &Tensor, counts: &Tensor, texts: &Tensor, mean: &Tensor, scale: f64) -> (Tensor, Tensor) {
     /// Of the mean square of a feature: enough for features that hardly vary.

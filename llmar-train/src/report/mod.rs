@@ -1,6 +1,6 @@
 //! `llmar-train report`: a run on one page of HTML that needs nothing but a browser: no network, no other file.
 //!
-//! A section is one file here: it takes what it shows out of the [`Material`] and returns markup and the data that `page.js` draws from. A section
+//! A section is one file here: it takes what it shows out of the `Material` and returns markup and the data that `page.js` draws from. A section
 //! whose files are missing is left out, and the page says why.
 
 mod clips;

@@ -20,7 +20,7 @@ pub struct Stage1 {
     encoder: Encoder,
     /// v_u [codes, dim]
     tangent: Tensor,
-    /// [hidden, dim] and [hidden]
+    /// [hidden, dim] and `[hidden]`
     word_map: Option<(Tensor, Tensor)>,
     device: Device,
 }
@@ -65,7 +65,7 @@ impl Stage1 {
         Ok(Self { sha256: file.sha256(), meta: file.meta, encoder, tangent, word_map, device })
     }
 
-    /// The map from codes to token embeddings that its MMD learned, [hidden, dim] and [hidden].
+    /// The map from codes to token embeddings that its MMD learned, [hidden, dim] and `[hidden]`.
     pub fn word_map(&self) -> Option<(&Tensor, &Tensor)> {
         self.word_map.as_ref().map(|(weight, bias)| (weight, bias))
     }

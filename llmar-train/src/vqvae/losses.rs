@@ -50,7 +50,7 @@ pub struct Objective {
 struct Embeddings {
     /// [vocab, hidden], prepared as the map says.
     rows: Tensor,
-    /// [hidden, dim] and [hidden]
+    /// [hidden, dim] and `[hidden]`
     affine: Option<(Tensor, Tensor)>,
 }
 
@@ -105,7 +105,7 @@ impl Objective {
         Ok(Self { settings: settings.clone(), head, decoder, mmd })
     }
 
-    /// The affine map between codes and token embeddings, [hidden, dim] and [hidden], where the MMD learns one.
+    /// The affine map between codes and token embeddings, [hidden, dim] and `[hidden]`, where the MMD learns one.
     pub fn word_map(&self) -> Option<(&Tensor, &Tensor)> {
         self.mmd.as_ref().and_then(|embeddings| embeddings.affine.as_ref()).map(|(weight, bias)| (weight, bias))
     }
