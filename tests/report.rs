@@ -177,6 +177,21 @@ fn a_run_can_be_judged_in_a_browser() {
     let said = browser.eval("document.getElementById('matrix-text').textContent");
     assert!(said.as_str().is_some_and(|s| s.starts_with("wave taken for sit down: ")), "{said}");
 
+    // A code and a point of a curve are read with the arrow keys; the reconstructions go to the frame that is asked for.
+    browser.eval("document.querySelector('#disk-chart svg').focus()");
+    browser.press("ArrowRight");
+    let said = browser.eval("document.getElementById('disk-text').textContent");
+    assert!(said.as_str().is_some_and(|s| s.starts_with("Code ") && s.contains(" uses")), "{said}");
+    browser.eval("document.querySelector('#stage1 .curves svg').focus()");
+    browser.press("Home");
+    let said = browser.eval("document.querySelector('#stage1 .curves figcaption span:last-child').textContent");
+    assert!(said.as_str().is_some_and(|s| s.starts_with("step 1: ")), "{said}");
+    browser.eval(
+        "(() => { const bar = document.querySelector('#pairs-bar input'); bar.value = 3; bar.dispatchEvent(new Event('input')); })()",
+    );
+    let said = browser.eval("document.querySelector('#pairs-bar span').textContent");
+    assert!(said.as_str().is_some_and(|s| s.starts_with("frame 4 of 16")), "{said}");
+
     // Hardly trained, it makes mistakes; each is a row whose clip plays.
     let wrong = browser.eval("document.querySelectorAll('#mistakes-list tbody tr').length");
     assert!(wrong.as_u64().is_some_and(|n| n > 0 && n <= 24), "{wrong}");
@@ -225,4 +240,19 @@ fn parts_that_are_missing_are_said_and_damaged_ones_refused() {
     assert!(!fine && said.contains("metrics.jsonl") && said.contains('2'), "{said}");
     // The page that was there stays.
     assert_eq!(fs::read_to_string(at("report.html")).unwrap(), text);
+
+    // Files of one run go together; an adapter with another stage 1 does not.
+    fs::remove_file(at("stage1/metrics.jsonl")).unwrap();
+    fs::create_dir(at("stage2")).unwrap();
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("adapters/utd-mhad");
+    fs::copy(shipped.join("stage1.safetensors"), at("stage1/stage1.safetensors")).unwrap();
+    fs::copy(shipped.join("adapter.safetensors"), at("stage2/adapter.safetensors")).unwrap();
+    let (fine, said) = report(folder.path());
+    assert!(fine, "{said}");
+    let mut other = fs::read(at("stage1/stage1.safetensors")).unwrap();
+    let last = other.len() - 3; // of the last number's mantissa
+    other[last] ^= 1;
+    fs::write(at("stage1/stage1.safetensors"), other).unwrap();
+    let (fine, said) = report(folder.path());
+    assert!(!fine && said.contains("adapter.safetensors") && said.contains("stage-1"), "{said}");
 }
