@@ -31,11 +31,17 @@ pub struct Config {
     /// Storage in which the runtime is measured.
     #[serde(default = "q8")]
     pub scheme: SchemeName,
-    /// The rows of the table. Differences are to the first.
+    /// Whether rows are compared with the first, seed by seed; not where they are of different data.
+    #[serde(default = "yes")]
+    pub compare: bool,
+    /// The rows of the table.
     #[serde(rename = "variant")]
     pub variants: Vec<Variant>,
 }
 
+fn yes() -> bool {
+    true
+}
 fn q8() -> SchemeName {
     SchemeName::Q8
 }

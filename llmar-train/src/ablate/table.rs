@@ -44,7 +44,7 @@ pub struct Row {
     pub ece: Option<Spread>,
     /// Further accuracies by name, per cent.
     pub further: BTreeMap<String, Spread>,
-    /// Top-1 minus the first row's with the same seed.
+    /// Top-1 minus the first row's with the same seed, where the table compares.
     pub difference: Option<Spread>,
 }
 
@@ -68,7 +68,7 @@ pub fn rows(config: &Config, lines: &[Line]) -> Vec<Row> {
             mean_class: spread(&|line| line.mean_class),
             ece: spread(&|line| Some(line.ece)),
             further: names.into_iter().filter_map(|name| Some((name.clone(), spread(&|line| line.further.get(name).copied())?))).collect(),
-            difference: if comparable { spread(&pair) } else { None },
+            difference: if comparable && config.compare { spread(&pair) } else { None },
         }
     };
     config.variants.iter().map(row).collect()
