@@ -70,7 +70,12 @@ pub fn metadata(scheme: Scheme) -> Metadata {
     let prefix = "Given a sequence of action tokens";
     let suffix = ", please predict the corresponding action.";
     let answer_lead = " ";
-    let label = |text: &str| Label { text: text.to_owned(), ids: tokenizer.encode_continuation(&format!("{answer_lead}{text}")) };
+    let label = |text: &str| Label {
+        text: text.to_owned(),
+        ids: tokenizer.encode_continuation(&format!("{answer_lead}{text}")),
+        needs: Vec::new(),
+        idle: false,
+    };
     Metadata {
         format_version: FORMAT_VERSION,
         name: "tiny".to_owned(),

@@ -161,6 +161,12 @@ fn check_labels(metadata: &Metadata) -> Result<()> {
         if label.ids.contains(&metadata.prompt.eos_id) {
             return Err(Error::format(what(), format!("its ids contain the end of the answer, {}", metadata.prompt.eos_id)));
         }
+        if let Some(joint) = label.needs.iter().find(|joint| !metadata.preprocess.joints.contains(joint)) {
+            return Err(Error::format(what(), format!("needs `{joint}`, which is no joint of the model")));
+        }
+        if label.idle && labels[..index].iter().any(|other| other.idle) {
+            return Err(Error::format(what(), "a second label that says that nothing happens"));
+        }
         if !texts.insert(&label.text) {
             return Err(Error::format(what(), format!("the text `{}` stands there twice", label.text)));
         }

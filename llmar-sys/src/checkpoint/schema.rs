@@ -71,6 +71,12 @@ pub struct Label {
     pub text: String,
     /// Ids of `answer_lead + text`, without EOS.
     pub ids: Vec<u32>,
+    /// Joints of the model's layout without which this action cannot be told: a jump needs legs. Left out where none is named.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub needs: Vec<String>,
+    /// Whether this label says that nothing happens; at most one does. Left out where false.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub idle: bool,
 }
 
 /// p(label) ∝ exp(score / temperature); below `unknown_below` the answer is `unknown`.

@@ -155,22 +155,28 @@ impl Model {
         of_clip: impl Fn(usize, Error) -> Error,
     ) -> Result<Vec<(ActionSentence, f32)>> {
         let preprocess = &self.metadata().preprocess;
-        let tokens = self.encoder.config().tokens(preprocess.frames);
-        let mut sentences = Vec::with_capacity(clips.len());
+        let mut sentences: Vec<(ActionSentence, f32)> = Vec::with_capacity(clips.len());
         for some in clips.chunks(TOGETHER) {
-            let (mut features, mut missing) = (Vec::new(), Vec::with_capacity(some.len()));
-            for clip in some {
+            let mut prepared = Vec::with_capacity(some.len());
+            for (i, clip) in some.iter().enumerate() {
                 control.check()?;
-                let of_clip = |source| of_clip(sentences.len() + missing.len(), source);
-                let prepared = prepare(preprocess, clip).map_err(of_clip)?;
-                missing.push(prepared.missing);
-                features.extend(prepared.features);
+                prepared.push(prepare(preprocess, clip).map_err(|source| of_clip(sentences.len() + i, source))?);
             }
-            control.check()?;
-            let encoded = self.encoder.forward(device, &features, some.len(), preprocess.frames, scratch)?;
-            let all = self.quantizer.quantize(device, encoded, some.len() * tokens)?.tokens;
-            let each = all.chunks(tokens).map(|tokens| ActionSentence { tokens: tokens.to_vec() });
-            sentences.extend(each.zip(missing));
+            // Clips of equal length go through the encoder together: all of them, but for a live model.
+            for alike in prepared.chunk_by(|a, b| a.features.len() == b.features.len()) {
+                control.check()?;
+                let frames = alike[0].features.len() / preprocess.features();
+                let tokens = self.encoder.config().tokens(frames);
+                if tokens == 0 {
+                    let detail = format!("it lasts {frames} frames at the model's rate, less than one action token");
+                    return Err(of_clip(sentences.len(), Error::EmptyClip { detail }));
+                }
+                let features: Vec<f32> = alike.iter().flat_map(|prepared| &prepared.features).copied().collect();
+                let encoded = self.encoder.forward(device, &features, alike.len(), frames, scratch)?;
+                let all = self.quantizer.quantize(device, encoded, alike.len() * tokens)?.tokens;
+                let each = all.chunks(tokens).map(|tokens| ActionSentence { tokens: tokens.to_vec() });
+                sentences.extend(each.zip(alike.iter().map(|prepared| prepared.missing)));
+            }
         }
         Ok(sentences)
     }

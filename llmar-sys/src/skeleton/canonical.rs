@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 const HEADING_FRAMES: usize = 5;
 /// In UTD-MHAD the left hip lies at −x of the right hip in every clip (mean −0.143 m; the line's yaw over the first five frames has median −5.7°
 /// and stays within 27°): the frame is right-handed, y up, and subjects face −z, towards the sensor.
-const LEFT_HIP_SIDE: f64 = -1.0;
+pub(super) const LEFT_HIP_SIDE: f64 = -1.0;
 /// Lengths (in the clip's units) up to which a segment or a horizontal hip line counts as a point.
 const DEGENERATE: f64 = 1e-6;
 

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::canonical::{Canonical, canonical};
 use super::clip::Clip;
 use super::layout::Layout;
+use super::live::{ANCHOR_ROWS, prepare_live};
 use super::resample::{Resample, interpolate};
 use crate::error::{Error, Result};
 
@@ -38,7 +39,7 @@ pub struct Preprocess {
     pub heading: Heading,
     /// Size.
     pub scale: Scale,
-    /// Append velocities `x[t+1] − x[t]` (last frame zero) after the positions.
+    /// Append velocities after the positions: `x[t+1] − x[t]`, the last frame's zero; of live models `x[t] − x[t−1]`, the first frame's zero.
     pub velocities: bool,
     /// Mean position subtracted, [persons · joints · coords].
     pub mean: Vec<f32>,
@@ -91,7 +92,7 @@ pub enum Scale {
 /// The encoder's input and what was missing in it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Prepared {
-    /// [frames, features]
+    /// [frames, features]; of live models as many frames as there were, else `frames` of the model.
     pub features: Vec<f32>,
     /// Share of joint-frames of the model's layout that were invalid and filled, 0..=1.
     pub missing: f32,
@@ -130,8 +131,16 @@ impl Preprocess {
         }
         let positive = |x: f32| x.is_finite() && x > 0.0;
         match self.resample {
-            Resample::Rate { fps } if !positive(fps) => return bad("resample", format!("expected a rate above zero, got {fps}")),
-            Resample::Rate { .. } | Resample::Stretch => {}
+            Resample::Rate { fps } | Resample::Live { fps } if !positive(fps) => {
+                return bad("resample", format!("expected a rate above zero, got {fps}"));
+            }
+            Resample::Live { .. } if self.persons != 1 => {
+                return bad("persons", format!("expected 1 for a live model, got {}", self.persons));
+            }
+            Resample::Live { .. } if self.frames < ANCHOR_ROWS => {
+                return bad("frames", format!("expected at least {ANCHOR_ROWS} for a live model, got {}", self.frames));
+            }
+            Resample::Rate { .. } | Resample::Live { .. } | Resample::Stretch => {}
         }
         let missing = |names: &[&str]| names.iter().find(|name| target.joint(name).is_none()).map(|name| (*name).to_owned());
         if let Some(name) = missing(&[&self.root]) {
@@ -176,11 +185,14 @@ impl Preprocess {
     }
 }
 
-/// Maps, fills, centres, turns, scales, resamples and standardises a clip.
+/// Maps, fills, centres, turns, scales, resamples and standardises a clip. For live models [`Track`](super::Track) and [`Space`](super::Space) do it.
 ///
 /// # Errors
 /// Those of [`canonical`] and [`finish`].
 pub fn prepare(preprocess: &Preprocess, clip: &Clip<'_>) -> Result<Prepared> {
+    if matches!(preprocess.resample, Resample::Live { .. }) {
+        return prepare_live(preprocess, clip);
+    }
     finish(preprocess, &canonical(preprocess, clip)?)
 }
 
@@ -210,6 +222,41 @@ pub fn resampled(preprocess: &Preprocess, canonical: &Canonical) -> Result<Vec<f
     let (start, end) = (canonical.times[0], canonical.times[canonical.frames - 1]);
     let moments = preprocess.resample.moments(start, end, preprocess.frames);
     Ok(interpolate(&canonical.joints, &canonical.times, &moments))
+}
+
+/// Features [frames, positions (+ velocities)] of one frame of a live model: `row` [positions] and the row before it in its window, if any.
+/// `out`: [features].
+pub(crate) fn feature_row(preprocess: &Preprocess, row: &[f32], before: Option<&[f32]>, out: &mut [f32]) {
+    for ((out, x), mean) in out.iter_mut().zip(row).zip(&preprocess.mean) {
+        *out = (x - mean) / preprocess.position_spread;
+    }
+    if preprocess.velocities {
+        let before = before.unwrap_or(row);
+        for ((out, x), before) in out[row.len()..].iter_mut().zip(row).zip(before) {
+            *out = (x - before) / preprocess.velocity_spread;
+        }
+    }
+}
+
+/// Features [n, positions (+ velocities)] of the rows [n, positions] of a window of a live model, placed by [`Space`](super::Space).
+///
+/// # Errors
+/// [`Error::InvalidArgument`] when a feature leaves the range of f32.
+///
+/// # Panics
+/// When `rows` is not whole rows of this model.
+pub fn live_features(preprocess: &Preprocess, rows: &[f32]) -> Result<Vec<f32>> {
+    let (width, wide) = (preprocess.positions(), preprocess.features());
+    assert!(rows.len().is_multiple_of(width) && preprocess.mean.len() == width, "rows of another model");
+    let mut features = vec![0.0; rows.len() / width * wide];
+    for (i, out) in features.chunks_exact_mut(wide).enumerate() {
+        let row = |i: usize| &rows[i * width..][..width];
+        feature_row(preprocess, row(i), i.checked_sub(1).map(row), out);
+    }
+    match features.iter().all(|x| x.is_finite()) {
+        true => Ok(features),
+        false => Err(Error::argument("joints", "positions whose features fit f32", "positions near the largest f32")),
+    }
 }
 
 /// Features [frames, positions (+ velocities)] of positions [frames, persons · joints · coords]: per frame first every person's joints (x, y, z

@@ -13,10 +13,17 @@ pub enum Resample {
         /// Frames a second.
         fps: f32,
     },
+    /// A fixed rate, as a live stream is read: the last `frames` of what is there, fewer where less is there, each made from the past alone
+    /// (see [`Track`](super::Track)).
+    Live {
+        /// Frames a second.
+        fps: f32,
+    },
 }
 
 impl Resample {
-    /// The `frames` moments at which a clip from `start` to `end` (seconds) is read. Moments outside the clip stand for its ends.
+    /// The `frames` moments at which a clip from `start` to `end` (seconds) is read. Moments outside the clip stand for its ends. Live: the
+    /// first `frames`.
     pub fn moments(self, start: f64, end: f64, frames: usize) -> Vec<f64> {
         let steps = frames.saturating_sub(1) as f64;
         match self {
@@ -26,6 +33,7 @@ impl Resample {
                 let middle = start + (end - start) / 2.0;
                 (0..frames).map(|i| middle + (i as f64 - steps / 2.0) / f64::from(fps)).collect()
             }
+            Self::Live { fps } => (0..frames).map(|i| start + i as f64 / f64::from(fps)).collect(),
         }
     }
 }

@@ -83,7 +83,12 @@ pub fn export(base_path: &Path, stage1_path: &Path, adapter_path: &Path, storage
 
 fn metadata(base: &BaseMeta, stage1: &Stage1Meta, adapter: &AdapterMeta, scheme: Scheme, tokenizer: &Tokenizer) -> Metadata {
     // As in training: the prefix begins the text, everything after continues it.
-    let label = |text: &String| Label { text: text.clone(), ids: tokenizer.encode_continuation(&format!("{}{text}", adapter.answer_lead)) };
+    let label = |text: &String| Label {
+        text: text.clone(),
+        ids: tokenizer.encode_continuation(&format!("{}{text}", adapter.answer_lead)),
+        needs: Vec::new(),
+        idle: false,
+    };
     Metadata {
         format_version: FORMAT_VERSION,
         name: adapter.name.clone(),
