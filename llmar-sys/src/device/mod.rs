@@ -203,6 +203,35 @@ impl Device {
         Ok(())
     }
 
+    /// Copies `len` values of `from`, beginning at value `from_at`, to value `to_at` of `to`. Nothing grows.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where either range is not within its buffer.
+    pub fn copy(&self, (from, from_at): (&Buffer, usize), (to, to_at): (&mut Buffer, usize), len: usize) -> Result<()> {
+        for (at, capacity) in [(from_at, from.capacity()), (to_at, to.capacity())] {
+            if at.checked_add(len).is_none_or(|end| end > capacity) {
+                return Err(Error::Shape { what: "range of a buffer".into(), expected: vec![at, len], got: vec![capacity] });
+            }
+        }
+        match self {
+            Self::Cpu(_) => to.host_mut()?[to_at..to_at + len].copy_from_slice(&from.host()?[from_at..from_at + len]),
+            #[cfg(feature = "cuda")]
+            Self::Cuda(cuda) => cuda.copy_between((from, from_at), (to, to_at), len)?,
+        }
+        Ok(())
+    }
+
+    /// Makes the first `len` values of `buffer` zero; it grows where it must, and is then lost as a whole.
+    pub fn zero(&self, what: &'static str, buffer: &mut Buffer, len: usize) -> Result<()> {
+        self.reserve(what, buffer, len)?;
+        match self {
+            Self::Cpu(_) => buffer.host_mut()?[..len].fill(0.0),
+            #[cfg(feature = "cuda")]
+            Self::Cuda(cuda) => cuda.zero(buffer, len)?,
+        }
+        Ok(())
+    }
+
     /// An operand without room.
     pub fn operand(&self) -> Operand {
         match self {
@@ -516,13 +545,7 @@ impl Device {
         match self {
             Self::Cpu(cpu) => {
                 let logits = &logits.host()?[..ends.len() * vocab];
-                let mut normalisers = vec![0.0; ends.len()];
-                cpu.log_sum_exp(logits, vocab, &mut normalisers);
-                let mut start = 0;
-                for ((row, &normaliser), &end) in logits.chunks_exact(vocab).zip(&normalisers).zip(ends) {
-                    out.extend(tokens[start..end].iter().map(|&token| f64::from(row[token as usize]) - f64::from(normaliser)));
-                    start = end;
-                }
+                cpu.log_softmax_at(logits, vocab, ends, tokens, out);
                 Ok(())
             }
             #[cfg(feature = "cuda")]
@@ -556,11 +579,8 @@ impl Device {
         let finite = match self {
             Self::Cpu(cpu) => {
                 let features = &features.host()?[..out.len() * codebook.dim];
-                let mut features = features.to_vec();
-                let finite = features.iter().all(|x| x.is_finite());
-                conditioning.apply(codebook.dim, &mut features);
-                cpu.nearest_codes(codebook, &features, out.len(), out);
-                finite
+                cpu.nearest_codes(codebook, conditioning, features, out.len(), out);
+                features.iter().all(|x| x.is_finite())
             }
             #[cfg(feature = "cuda")]
             Self::Cuda(cuda) => cuda.nearest_codes(codebook, conditioning, features, out)?,

@@ -160,13 +160,20 @@ pub fn conv1d(conv: &Conv1d, x: &[f32], frames: usize, relu_in: bool, y: &mut [f
 
 /// The point that a feature stands for, in f64.
 pub fn point_of(geometry: Geometry, feature: &[f32]) -> Vec<f64> {
-    let v: Vec<f64> = feature.iter().map(|&f| f64::from(f)).collect();
+    let mut point = Vec::with_capacity(feature.len());
+    push_point(geometry, feature, &mut point);
+    point
+}
+
+/// [`point_of`] to the end of `points`.
+pub fn push_point(geometry: Geometry, feature: &[f32], points: &mut Vec<f64>) {
+    let v = feature.iter().map(|&f| f64::from(f));
     match geometry {
-        Geometry::Euclidean => v,
+        Geometry::Euclidean => points.extend(v),
         Geometry::Poincare { curvature } => {
-            let scaled = (f64::from(curvature) * v.iter().map(|v| v * v).sum::<f64>()).sqrt();
+            let scaled = (f64::from(curvature) * v.clone().map(|v| v * v).sum::<f64>()).sqrt();
             let factor = if scaled > 0.0 { scaled.tanh() / scaled } else { 1.0 };
-            v.iter().map(|v| v * factor).collect()
+            points.extend(v.map(|v| v * factor));
         }
     }
 }

@@ -259,6 +259,12 @@ impl Encoder {
         Ok(x)
     }
 
+    /// First convolution, stages of a halving and its residual blocks (dilated, point), last convolution.
+    pub(super) fn parts(&self) -> (&Conv1d, impl Iterator<Item = (&Conv1d, impl Iterator<Item = (&Conv1d, &Conv1d)>)>, &Conv1d) {
+        let stages = self.stages.iter().map(|stage| (&stage.down, stage.blocks.iter().map(|block| (&block.dilated, &block.point))));
+        (&self.first, stages, &self.last)
+    }
+
     /// [`forward`](Self::forward) of one clip, with the features brought to main memory: `[frames >> halvings, outputs]`.
     pub fn features(&self, device: &Device, input: &[f32], frames: usize) -> Result<Vec<f32>> {
         let mut scratch = EncoderScratch::new(device);

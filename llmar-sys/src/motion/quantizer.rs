@@ -173,8 +173,13 @@ impl Quantizer {
     /// [`Error::Format`] when an output is not finite; those of the device.
     pub fn quantize(&self, device: &Device, encoded: &Buffer, count: usize) -> Result<ActionSentence> {
         let mut tokens = vec![0; count];
-        device.nearest_codes(&self.codebook, self.config.conditioning(), encoded, &mut tokens)?;
+        self.quantize_into(device, encoded, &mut tokens)?;
         Ok(ActionSentence { tokens })
+    }
+
+    /// [`quantize`](Self::quantize) of as many outputs as there is room for in `tokens`.
+    pub fn quantize_into(&self, device: &Device, encoded: &Buffer, tokens: &mut [u16]) -> Result<()> {
+        device.nearest_codes(&self.codebook, self.config.conditioning(), encoded, tokens)
     }
 
     /// Every token of a sentence is a code.

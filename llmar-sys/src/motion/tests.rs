@@ -321,3 +321,31 @@ fn tangents_of_any_length_are_points_inside_the_ball() {
     assert!((points[2] - (0.2f32).tanh() / 2.0).abs() < 1e-7 && points[3] == 0.0);
     assert_eq!(QuantizerConfig { geometry: Geometry::Euclidean, ..config }.points(&[30.0, 40.0]), [30.0, 40.0]);
 }
+
+#[test]
+fn a_causal_encoder_fed_in_pieces_gives_the_bits_of_the_whole() {
+    let config = config(true);
+    let tensors = weights(&config, 77);
+    let encoder = Encoder::from_tensors(&config, lookup(&tensors)).unwrap();
+    let device = Device::cpu(1).unwrap();
+    let frames = 4 * 61;
+    let input = Random(5).vec(frames * config.inputs, 1.0);
+    let whole = encoder.features(&device, &input, frames).unwrap();
+    let causal = CausalEncoder::new(&encoder).unwrap();
+    let (mut past, mut scratch) = (causal.start(&device).unwrap(), CausalScratch::new(&device));
+    for pieces in [[1, 1, 1], [3, 1, 7], [40, 1, 20]] {
+        past.restart(&device).unwrap();
+        let (mut got, mut rest, mut turn) = (Vec::new(), &input[..], 0);
+        while !rest.is_empty() {
+            let piece = (4 * pieces[turn % 3] * config.inputs).min(rest.len());
+            let features = causal.forward(&device, &mut past, &rest[..piece], &mut scratch).unwrap();
+            let mut out = vec![0.0; piece / config.inputs / 4 * config.outputs];
+            device.read(features, &mut out).unwrap();
+            got.extend(out);
+            (rest, turn) = (&rest[piece..], turn + 1);
+        }
+        assert!(got.iter().zip(&whole).all(|(a, b)| a.to_bits() == b.to_bits()) && got.len() == whole.len(), "{pieces:?}");
+    }
+    assert!(matches!(causal.forward(&device, &mut past, &input[..config.inputs * 6], &mut scratch), Err(Error::Shape { .. })));
+    assert!(CausalEncoder::new(&Encoder::from_tensors(&super::tests::config(false), lookup(&tensors)).unwrap()).is_err());
+}

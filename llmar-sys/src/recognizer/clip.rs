@@ -172,7 +172,7 @@ impl Recognizer {
         let job =
             Job { device: &self.device, model: &self.model, question: &self.question, top_k: self.top_k, decoding: self.decoding, control };
         let searches = self.scorer.score(job, sentences, timings)?;
-        Ok(searches.iter().map(|search| search.ranking()).collect())
+        Ok(searches.into_iter().map(|mut search| search.ranking()).collect())
     }
 
     /// Puts an answer together.

@@ -3,6 +3,7 @@
 mod batch;
 mod clip;
 mod model;
+mod passes;
 mod question;
 mod scorer;
 

@@ -9,5 +9,5 @@ pub(crate) use labels::{LABEL_LIMIT, LABEL_TOKEN_LIMIT};
 pub use labels::{LabelScore, LabelTrie};
 pub use prompt::suffix_with_list;
 pub use search::{Decoding, PROBABILITY_TOLERANCE};
-pub(crate) use search::{Ranking, Search};
+pub(crate) use search::{Ranking, Search, SearchMemory};
 pub use tokenizer::{Tokenizer, TokenizerTables};

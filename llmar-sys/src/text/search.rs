@@ -50,16 +50,28 @@ pub struct Search<'t> {
     top_k: usize,
     decoding: Decoding,
     temperature: f64,
+    memory: SearchMemory,
+}
+
+/// What a search remembers, to be handed to the next one so that a steady state allocates nothing.
+#[derive(Clone, Debug, Default)]
+pub struct SearchMemory {
     /// Per node, L where its parent was evaluated.
     log_prob: Vec<f64>,
     /// Inner nodes whose parent was evaluated and that were not, in no order.
     open: Vec<u32>,
     /// Scored labels: (score, label), in no order.
     found: Vec<(f64, usize)>,
+    /// The nodes asked for last.
+    pass: Vec<u32>,
+    /// While they are chosen: nodes that might join, scores of leaves, nodes that stay open.
+    candidates: BinaryHeap<Candidate>,
+    scores: Vec<f64>,
+    still_open: Vec<u32>,
 }
 
 /// The result of a finished search.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Ranking {
     /// The top k, best first; of equal scores the lower label index first.
     pub top: Vec<LabelScore>,
@@ -104,30 +116,37 @@ impl<'t> Search<'t> {
     /// A search for the best `top_k` (at least 1) labels with calibration temperature T > 0. The root is to be [`supply`](Self::supply)-ed
     /// first: its row is the prompt's last one.
     pub fn new(trie: &'t LabelTrie, top_k: usize, decoding: Decoding, temperature: f32) -> Self {
-        let mut log_prob = vec![f64::NEG_INFINITY; trie.len()];
-        log_prob[LabelTrie::ROOT as usize] = 0.0;
-        Self {
-            trie,
-            top_k: top_k.clamp(1, trie.labels()),
-            decoding,
-            temperature: f64::from(temperature),
-            log_prob,
-            open: vec![LabelTrie::ROOT],
-            found: Vec::new(),
-        }
+        Self::with_memory(trie, top_k, decoding, temperature, SearchMemory::default())
+    }
+
+    /// [`new`](Self::new) in the memory of a search that is over.
+    pub fn with_memory(trie: &'t LabelTrie, top_k: usize, decoding: Decoding, temperature: f32, mut memory: SearchMemory) -> Self {
+        memory.log_prob.clear();
+        memory.log_prob.resize(trie.len(), f64::NEG_INFINITY);
+        memory.log_prob[LabelTrie::ROOT as usize] = 0.0;
+        memory.open.clear();
+        memory.open.push(LabelTrie::ROOT);
+        memory.found.clear();
+        Self { trie, top_k: top_k.clamp(1, trie.labels()), decoding, temperature: f64::from(temperature), memory }
+    }
+
+    /// Its memory, for the next one.
+    pub fn into_memory(self) -> SearchMemory {
+        self.memory
     }
 
     /// Takes the log p of the children of an evaluated node, in the order of [`LabelTrie::children`]. A node's parent comes before it.
     /// Rounding may have brought log p above zero; it counts as zero.
     pub fn supply(&mut self, node: u32, children_log_p: impl IntoIterator<Item = f64>) {
-        self.open.retain(|&n| n != node);
-        let here = self.log_prob[node as usize];
+        let SearchMemory { log_prob, open, found, .. } = &mut self.memory;
+        open.retain(|&n| n != node);
+        let here = log_prob[node as usize];
         for (&child, log_p) in self.trie.children(node).iter().zip(children_log_p) {
             let score = here + log_p.min(0.0);
-            self.log_prob[child as usize] = score;
+            log_prob[child as usize] = score;
             match self.trie.label(child) {
-                Some(label) => self.found.push((score, label)),
-                None => self.open.push(child),
+                Some(label) => found.push((score, label)),
+                None => open.push(child),
             }
         }
     }
@@ -137,96 +156,110 @@ impl<'t> Search<'t> {
     /// A chain of single children is walked at once, to its leaf or the next branching. Open nodes are taken, best first, as long as they would
     /// still be wanted if the best leaf below each node taken before kept all of that node's probability. Free rows are filled with the next best
     /// nodes, those behind a branching of this pass included, on the guess that its children share evenly.
-    pub fn next_nodes(&self) -> Vec<u32> {
-        let mut pass = Vec::new();
+    pub fn next_nodes(&mut self) -> &[u32] {
+        self.memory.pass.clear();
         if self.is_finished() {
-            return pass;
+            return &self.memory.pass;
         }
         if self.decoding == Decoding::Greedy {
-            self.push_chain(self.greedy_end(), &mut pass);
-            return pass;
+            let end = self.greedy_end();
+            push_chain(self.trie, end, &mut self.memory.pass);
+            return &self.memory.pass;
         }
-        let everything = self.top_k == self.trie.labels();
-        let candidate = |&node: &u32| Candidate { estimate: self.log_prob[node as usize], known: true, node };
-        let mut candidates: BinaryHeap<Candidate> = self.open.iter().map(candidate).collect();
+        let (trie, everything) = (self.trie, self.top_k == self.trie.labels());
+        // Taken out while `self` answers questions, and put back.
+        let (mut pass, mut candidates) = (std::mem::take(&mut self.memory.pass), std::mem::take(&mut self.memory.candidates));
+        let (mut scores, mut still_open) = (std::mem::take(&mut self.memory.scores), std::mem::take(&mut self.memory.still_open));
+        candidates.clear();
+        candidates.extend(self.memory.open.iter().map(|&node| Candidate { estimate: self.log_prob(node), known: true, node }));
         // The state that this pass is hoped to end in.
-        let mut scores: Vec<f64> = self.found.iter().map(|f| f.0).collect();
-        let mut open = self.open.clone();
+        scores.clear();
+        scores.extend(self.memory.found.iter().map(|f| f.0));
+        still_open.clear();
+        still_open.extend_from_slice(&self.memory.open);
         while let Some(head) = candidates.pop() {
-            let wanted = everything || pass.is_empty() || head.known && self.is_wanted(head.estimate, &mut scores, &open);
+            let wanted = everything || pass.is_empty() || head.known && self.is_wanted(head.estimate, &mut scores, &still_open);
             if !everything && pass.len() >= if wanted { PASS_ROWS } else { FREE_ROWS } {
                 continue;
             }
             if head.known {
-                open.retain(|&n| n != head.node);
+                still_open.retain(|&n| n != head.node);
                 scores.push(head.estimate);
             }
-            let node = self.push_chain(head.node, &mut pass);
-            let inner = self.trie.children(node).iter().filter(|&&child| self.trie.label(child).is_none());
-            let estimate = head.estimate - (self.trie.children(node).len() as f64).ln();
+            let node = push_chain(trie, head.node, &mut pass);
+            let inner = trie.children(node).iter().filter(|&&child| trie.label(child).is_none());
+            let estimate = head.estimate - (trie.children(node).len() as f64).ln();
             candidates.extend(inner.map(|&node| Candidate { estimate, known: false, node }));
         }
-        pass
+        (self.memory.pass, self.memory.candidates) = (pass, candidates);
+        (self.memory.scores, self.memory.still_open) = (scores, still_open);
+        &self.memory.pass
     }
 
     /// Whether the top k is exact and the best probability known well enough.
-    pub fn is_finished(&self) -> bool {
+    pub fn is_finished(&mut self) -> bool {
         if self.decoding == Decoding::Greedy {
             return self.trie.label(self.greedy_end()).is_some();
         }
-        let mut scores: Vec<f64> = self.found.iter().map(|f| f.0).collect();
-        let bound = self.open.iter().map(|&n| self.log_prob[n as usize]).max_by(f64::total_cmp);
-        bound.is_none_or(|bound| !self.is_wanted(bound, &mut scores, &self.open))
+        let mut scores = std::mem::take(&mut self.memory.scores);
+        scores.clear();
+        scores.extend(self.memory.found.iter().map(|f| f.0));
+        let bound = self.memory.open.iter().map(|&n| self.log_prob(n)).max_by(f64::total_cmp);
+        let finished = bound.is_none_or(|bound| !self.is_wanted(bound, &mut scores, &self.memory.open));
+        self.memory.scores = scores;
+        finished
+    }
+
+    /// L of a node whose parent was evaluated.
+    fn log_prob(&self, node: u32) -> f64 {
+        self.memory.log_prob[node as usize]
     }
 
     /// The answer. Meant for a finished search; before that it is the best so far.
-    pub fn ranking(&self) -> Ranking {
-        let mut found = self.found.clone();
-        found.sort_by(better);
+    pub fn ranking(&mut self) -> Ranking {
+        let mut ranking = Ranking::default();
+        self.rank(&mut ranking);
+        ranking
+    }
+
+    /// [`ranking`](Self::ranking) into one that is there.
+    pub fn rank(&mut self, out: &mut Ranking) {
+        out.top.clear();
+        out.probabilities.clear();
+        let mut found = std::mem::take(&mut self.memory.found);
+        found.sort_unstable_by(better);
         if self.decoding == Decoding::Greedy {
             // Of the leaves beside the path, some were seen and some not: only the path's own is an answer.
             let end = self.trie.label(self.greedy_end());
-            found.sort_by_key(|&(_, label)| Some(label) != end);
+            found.sort_unstable_by(|a, b| (Some(a.1) != end).cmp(&(Some(b.1) != end)).then(better(a, b)));
         }
-        let Some(&(best, _)) = found.first() else {
-            return Ranking { top: Vec::new(), probabilities: Vec::new() };
-        };
-        let known = self.known_share(best, found.iter().map(|f| f.0));
-        let open = self.open_share(best, &self.open);
-        let scale = 0.5 * (1.0 / known + 1.0 / (known + open));
-        found.truncate(if self.decoding == Decoding::Greedy { 1 } else { self.top_k });
-        Ranking {
-            top: found.iter().map(|&(score, label)| LabelScore { label, log_prob: score as f32 }).collect(),
-            probabilities: found.iter().map(|&(score, _)| (self.share(score - best) * scale) as f32).collect(),
+        if let Some(&(best, _)) = found.first() {
+            let known = self.known_share(best, found.iter().map(|f| f.0));
+            let open = self.open_share(best, &self.memory.open);
+            let scale = 0.5 * (1.0 / known + 1.0 / (known + open));
+            let wanted = if self.decoding == Decoding::Greedy { 1 } else { self.top_k };
+            for &(score, label) in found.iter().take(wanted) {
+                out.top.push(LabelScore { label, log_prob: score as f32 });
+                out.probabilities.push((self.share(score - best) * scale) as f32);
+            }
         }
+        self.memory.found = found;
     }
 
     /// Scores of all labels by index, once everything was evaluated.
     pub fn all_scores(&self) -> Vec<f32> {
         let mut scores = vec![f32::NEG_INFINITY; self.trie.labels()];
-        for &(score, label) in &self.found {
+        for &(score, label) in &self.memory.found {
             scores[label] = score as f32;
         }
         scores
     }
 
-    /// Adds `node` and the chain of single inner children below it, which need no decision; returns the last one added.
-    fn push_chain(&self, mut node: u32, pass: &mut Vec<u32>) -> u32 {
-        pass.push(node);
-        while let &[only] = self.trie.children(node)
-            && self.trie.label(only).is_none()
-        {
-            node = only;
-            pass.push(node);
-        }
-        node
-    }
-
     /// Where the path of the likeliest tokens ends: at a node to be evaluated, or at a leaf. Of equal tokens the first.
     fn greedy_end(&self) -> u32 {
         let mut node = LabelTrie::ROOT;
-        while self.trie.label(node).is_none() && !self.open.contains(&node) {
-            let score = |&&child: &&u32| self.log_prob[child as usize];
+        while self.trie.label(node).is_none() && !self.memory.open.contains(&node) {
+            let score = |&&child: &&u32| self.log_prob(child);
             let likeliest = self.trie.children(node).iter().rev().max_by(|a, b| score(a).total_cmp(&score(b)));
             let Some(&child) = likeliest else { break };
             node = child;
@@ -262,8 +295,20 @@ impl<'t> Search<'t> {
     /// (Z_hi − Z_lo) ÷ exp(best/T): fact 2 of the module.
     fn open_share(&self, best: f64, open: &[u32]) -> f64 {
         let spread = (1.0 - 1.0 / self.temperature).max(0.0);
-        open.iter().map(|&node| f64::from(self.trie.leaves(node)).powf(spread) * self.share(self.log_prob[node as usize] - best)).sum()
+        open.iter().map(|&node| f64::from(self.trie.leaves(node)).powf(spread) * self.share(self.log_prob(node) - best)).sum()
     }
+}
+
+/// Adds `node` and the chain of single inner children below it, which need no decision; returns the last one added.
+fn push_chain(trie: &LabelTrie, mut node: u32, pass: &mut Vec<u32>) -> u32 {
+    pass.push(node);
+    while let &[only] = trie.children(node)
+        && trie.label(only).is_none()
+    {
+        node = only;
+        pass.push(node);
+    }
+    node
 }
 
 #[cfg(test)]
@@ -319,7 +364,7 @@ mod tests {
         let mut seen = vec![false; trie.len()];
         seen[0] = true;
         loop {
-            let nodes = search.next_nodes();
+            let nodes = search.next_nodes().to_vec();
             if nodes.is_empty() {
                 assert!(search.is_finished());
                 return (search, evaluated, passes);
@@ -359,7 +404,7 @@ mod tests {
     fn check(trie: &LabelTrie, log_p: &Conditional, top_k: usize, temperature: f32) {
         let want = exhaustive(trie, log_p);
         let exact = softmax(&want, temperature);
-        let (search, evaluated, _) = run(trie, log_p, top_k, temperature);
+        let (mut search, evaluated, _) = run(trie, log_p, top_k, temperature);
         assert!(evaluated <= trie.inner());
         let got = search.ranking();
         let k = top_k.min(trie.labels());
@@ -399,7 +444,7 @@ mod tests {
                 score += log_p[node as usize];
                 inner += usize::from(trie.label(node).is_none());
             }
-            let (search, evaluated, passes) = search_with(Search::new(&trie, 5, Decoding::Greedy, temperature), &log_p);
+            let (mut search, evaluated, passes) = search_with(Search::new(&trie, 5, Decoding::Greedy, temperature), &log_p);
             let got = search.ranking();
             prop_assert_eq!(got.top.len(), 1);
             prop_assert_eq!((Some(got.top[0].label), got.top[0].log_prob), (trie.label(node), score as f32));
@@ -435,7 +480,7 @@ mod tests {
             log_p[child as usize] = -1e-4;
             node = child;
         }
-        let (search, evaluated, passes) = run(&trie, &log_p, 1, 1.0);
+        let (mut search, evaluated, passes) = run(&trie, &log_p, 1, 1.0);
         assert_eq!(search.ranking().top[0].label, 0);
         assert!(passes <= 2 && evaluated <= 2 * FREE_ROWS, "{evaluated} rows in {passes} passes");
         let (_, evaluated, passes) = run(&trie, &log_p, 60, 1.0);
@@ -447,7 +492,7 @@ mod tests {
         let trie = LabelTrie::new([&[1][..], &[2]], EOS, 6).unwrap();
         let mut search = Search::new(&trie, 2, Decoding::Exact, 1.0);
         search.supply(LabelTrie::ROOT, [1e-9, -30.0]);
-        for node in search.next_nodes() {
+        for node in search.next_nodes().to_vec() {
             search.supply(node, [1e-9]);
         }
         assert_eq!(search.all_scores(), [0.0, -30.0]);

@@ -148,9 +148,24 @@ impl Cpu {
     }
 
     /// Per row of logits [n, vocab]: ln Σ exp, in f64 inside.
-    pub fn log_sum_exp(&self, logits: &[f32], vocab: usize, out: &mut [f32]) {
+    pub(super) fn log_sum_exp(&self, logits: &[f32], vocab: usize, out: &mut [f32]) {
         if vocab > 0 {
             self.run(LogSumExp { logits, vocab, out });
         }
+    }
+
+    /// See [`Device::log_softmax_at`](crate::device::Device::log_softmax_at); adds to the end of `out`.
+    pub fn log_softmax_at(&self, logits: &[f32], vocab: usize, ends: &[usize], tokens: &[u32], out: &mut Vec<f64>) {
+        let mut scratch = self.scratch();
+        let normalisers = &mut scratch.scores;
+        normalisers.clear();
+        normalisers.resize(ends.len(), 0.0);
+        self.log_sum_exp(logits, vocab, normalisers);
+        let mut start = 0;
+        for ((row, &normaliser), &end) in logits.chunks_exact(vocab).zip(normalisers.iter()).zip(ends) {
+            out.extend(tokens[start..end].iter().map(|&token| f64::from(row[token as usize]) - f64::from(normaliser)));
+            start = end;
+        }
+        self.put_back(scratch);
     }
 }

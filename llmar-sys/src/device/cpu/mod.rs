@@ -87,10 +87,14 @@ pub struct Cpu {
 #[derive(Debug, Default)]
 struct Scratch {
     linear: linear::Scratch,
-    /// Input of a convolution, taps side by side.
+    /// Input of a convolution, taps side by side; features on their way to points.
     taps: Vec<f32>,
-    /// Attention scores, and scores of codes.
+    /// Attention scores, scores of codes, normalisers of a softmax.
     scores: Vec<f32>,
+    /// Points whose nearest codes are looked for.
+    points: Vec<f64>,
+    /// What is known of the distance of each code.
+    intervals: Vec<(f64, f64)>,
 }
 
 impl Cpu {

@@ -1,8 +1,8 @@
 //! Nearest codes: one matrix product picks candidates with a proven error bound, f64 decides among them.
 
-use super::Cpu;
-use crate::device::reference::{code_score, point_of};
-use crate::device::{Codebook, Store};
+use super::{Cpu, Scratch};
+use crate::device::reference::{code_score, push_point};
+use crate::device::{Codebook, Conditioning, Store};
 
 /// Features whose scores are in memory at one time.
 const BATCH: usize = 256;
@@ -14,24 +14,27 @@ impl Cpu {
     /// rounding of x to f32 included. So every code's score lies in a known interval; a code whose interval lies above another's end is
     /// not the nearest. What is left, one code in the usual case, is compared by the direct ‖x − c_u‖² in f64. Near the rim the intervals grow
     /// and more codes are compared; the answer stays the f64 argmin.
-    pub fn nearest_codes(&self, codebook: &Codebook, features: &[f32], n: usize, out: &mut [u16]) {
+    pub fn nearest_codes(&self, codebook: &Codebook, conditioning: Conditioning, features: &[f32], n: usize, out: &mut [u16]) {
         let (codes, dim) = (codebook.codes, codebook.dim);
-        let features = &features[..n * dim];
         let gamma = (dim + 4) as f64 * f64::from(f32::EPSILON);
         let mut scratch = self.scratch();
-        let mut points = Vec::with_capacity(BATCH.min(n) * dim);
-        let mut intervals = vec![(0.0f64, 0.0f64); codes];
-        for (features, out) in features.chunks(BATCH * dim).zip(out[..n].chunks_mut(BATCH)) {
+        let Scratch { points, intervals, taps, scores, .. } = &mut scratch;
+        intervals.clear();
+        intervals.resize(codes, (0.0, 0.0));
+        for (features, out) in features[..n * dim].chunks(BATCH * dim).zip(out[..n].chunks_mut(BATCH)) {
             let n = out.len();
+            taps.clear();
+            taps.extend_from_slice(features);
+            conditioning.apply(dim, taps);
             points.clear();
-            points.extend(features.chunks_exact(dim).flat_map(|f| point_of(codebook.geometry, f)));
-            scratch.taps.clear();
-            scratch.taps.extend(points.iter().map(|&x| x as f32));
-            scratch.scores.clear();
-            scratch.scores.resize(n * codes, 0.0);
-            self.linear(&codebook.matrix, &scratch.taps, n, &mut scratch.scores, Store::Overwrite);
-            for ((point, products), out) in points.chunks_exact(dim).zip(scratch.scores.chunks_exact(codes)).zip(out) {
-                *out = nearest(codebook, point, products, gamma, &mut intervals) as u16;
+            taps.chunks_exact(dim).for_each(|f| push_point(codebook.geometry, f, points));
+            taps.clear();
+            taps.extend(points.iter().map(|&x| x as f32));
+            scores.clear();
+            scores.resize(n * codes, 0.0);
+            self.linear(&codebook.matrix, taps, n, scores, Store::Overwrite);
+            for ((point, products), out) in points.chunks_exact(dim).zip(scores.chunks_exact(codes)).zip(out) {
+                *out = nearest(codebook, point, products, gamma, intervals) as u16;
             }
         }
         self.put_back(scratch);

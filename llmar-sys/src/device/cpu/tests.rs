@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::*;
 use crate::device::tests::Random;
 use crate::device::{
-    AttentionShape, Codebook, Conv1d, GROUP, Geometry, Matrix, Rows, Scheme, Store, Vector, packed_shapes, reference as naive,
+    AttentionShape, Codebook, Conditioning, Conv1d, GROUP, Geometry, Matrix, Rows, Scheme, Store, Vector, packed_shapes, reference as naive,
 };
 
 /// Every instruction set of this machine with 1, 2 and 4 threads.
@@ -500,7 +500,7 @@ fn nearest_codes_are_the_f64_argmin_of_a_million_cases() {
     ] {
         let (codebook, features) = ball_case(&mut random, codes, dim, n, low, high, curvature);
         let mut got = vec![0; n];
-        Cpu::new(1).unwrap().nearest_codes(&codebook, &features, n, &mut got);
+        Cpu::new(1).unwrap().nearest_codes(&codebook, Conditioning::NONE, &features, n, &mut got);
         assert_eq!(wrong_codes(&codebook, &features, &got), 0, "{codes} codes, {dim} features, radius {low}..{high}, c = {curvature}");
         cases += n;
     }
@@ -518,7 +518,7 @@ fn nearest_codes_agree_on_every_device() {
             naive::nearest_codes(&codebook, &features, n, &mut want);
             for device in &devices() {
                 let mut got = vec![u16::MAX; n];
-                device.nearest_codes(&codebook, &features, n, &mut got);
+                device.nearest_codes(&codebook, Conditioning::NONE, &features, n, &mut got);
                 assert_eq!(got, want, "{codes} codes of {dim}, {:?}, {}", codebook.geometry, name(device));
             }
         }
@@ -532,7 +532,7 @@ fn nearest_codes_take_the_lower_index_on_ties() {
     let twice = [codebook.points.clone(), codebook.points.clone()].concat();
     let twice = Codebook::new(twice, 80, 16, codebook.geometry).unwrap();
     let mut got = vec![0; 200];
-    Cpu::new(1).unwrap().nearest_codes(&twice, &features, 200, &mut got);
+    Cpu::new(1).unwrap().nearest_codes(&twice, Conditioning::NONE, &features, 200, &mut got);
     assert!(got.iter().all(|&code| code < 40));
 }
 
@@ -543,7 +543,7 @@ fn nearest_codes_survive_features_that_mean_nothing() {
         let codebook = Codebook::new(rim.to_vec(), 3, 2, geometry).unwrap();
         let features = [f32::NAN, 0.0, f32::INFINITY, 1.0, f32::MAX, f32::MAX, 0.0, 0.0, 1e-45, 0.0, 30.0, 0.0];
         let mut got = vec![9; 6];
-        Cpu::new(1).unwrap().nearest_codes(&codebook, &features, 6, &mut got);
+        Cpu::new(1).unwrap().nearest_codes(&codebook, Conditioning::NONE, &features, 6, &mut got);
         assert!(got.iter().all(|&code| code < 3));
         assert_eq!(got[3..5], [2, 2], "the origin is nearest to the one code inside the ball, and in flat space too");
     }

@@ -116,15 +116,20 @@ impl Memory {
 
     /// Copies the first `bytes` of other memory on the same stream.
     pub(super) fn copy_from(&mut self, what: &'static str, from: &Self, bytes: usize) -> Result<()> {
-        self.in_range(what, 0, bytes)?;
-        from.in_range(what, 0, bytes)?;
+        self.copy_range(what, 0, (from, 0), bytes)
+    }
+
+    /// Copies `bytes` at offset `from_at` of other memory on the same stream to offset `at`.
+    fn copy_range(&mut self, what: &'static str, at: usize, (from, from_at): (&Self, usize), bytes: usize) -> Result<()> {
+        self.in_range(what, at, bytes)?;
+        from.in_range(what, from_at, bytes)?;
         if bytes == 0 {
             return Ok(());
         }
         self.gpu.check(what, self.gpu.context().bind_to_thread())?;
-        // SAFETY: both ranges were checked.
-        let copied = unsafe { result::memcpy_dtod_async(self.pointer(), from.pointer(), bytes, self.stream.cuda.cu_stream()) };
-        self.gpu.check(what, copied)
+        let (to, from) = (self.pointer() + at as u64, from.pointer() + from_at as u64);
+        // SAFETY: both ranges were checked, and they are of different memory.
+        self.gpu.check(what, unsafe { result::memcpy_dtod_async(to, from, bytes, self.stream.cuda.cu_stream()) })
     }
 
     /// Fills its first `bytes` with zeros.
@@ -199,6 +204,21 @@ impl Cuda {
 
     pub(in crate::device) fn write(&self, buffer: &mut Buffer, values: &[f32]) -> Result<()> {
         pointer_of_mut(buffer)?.write_at("copying to the GPU", 0, bytemuck::cast_slice(values))
+    }
+
+    /// `from` and `to` are different buffers, which their borrows say.
+    pub(in crate::device) fn copy_between(
+        &self,
+        (from, from_at): (&Buffer, usize),
+        (to, to_at): (&mut Buffer, usize),
+        len: usize,
+    ) -> Result<()> {
+        let bytes = |values: usize| values * size_of::<f32>();
+        pointer_of_mut(to)?.copy_range("copying on the GPU", bytes(to_at), (memory_of(from)?, bytes(from_at)), bytes(len))
+    }
+
+    pub(in crate::device) fn zero(&self, buffer: &mut Buffer, len: usize) -> Result<()> {
+        pointer_of_mut(buffer)?.clear("clearing GPU memory", len * size_of::<f32>())
     }
 
     pub(in crate::device) fn read(&self, buffer: &Buffer, out: &mut [f32]) -> Result<()> {
