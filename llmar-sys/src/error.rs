@@ -123,6 +123,72 @@ pub enum Error {
         /// Which requirement it misses.
         detail: String,
     },
+    /// A frame that is not later than the newest of its body.
+    #[error("body {body}: expected a time after {newest_ns} ns, got {got_ns} ns")]
+    BackwardTime {
+        /// Whose frame.
+        body: u64,
+        /// Time of its newest frame.
+        newest_ns: u64,
+        /// What came.
+        got_ns: u64,
+    },
+    /// A second frame of one body at one time.
+    #[error("body {body}: a second frame at {got_ns} ns")]
+    DuplicateTime {
+        /// Whose frame.
+        body: u64,
+        /// What came twice.
+        got_ns: u64,
+    },
+    /// A frame whose time lies too far beyond the newest to be believed at once.
+    #[error("body {body}: {got_ns} ns is more than {limit_ns} ns beyond the newest frame's {newest_ns} ns")]
+    FutureTime {
+        /// Whose frame.
+        body: u64,
+        /// Time of the stream's newest frame.
+        newest_ns: u64,
+        /// Largest step that is believed at once.
+        limit_ns: u64,
+        /// What came.
+        got_ns: u64,
+    },
+    /// A body for which a stream has no place left.
+    #[error("body {body}: all {limit} places are taken")]
+    BodyLimit {
+        /// Whose frame.
+        body: u64,
+        /// Places that the stream has.
+        limit: usize,
+    },
+    /// A body that a stream does not know.
+    #[error("body {body} is not known")]
+    UnknownBody {
+        /// What was asked for.
+        body: u64,
+    },
+    /// As many frames wait as may.
+    #[error("{limit} frames wait already")]
+    QueueFull {
+        /// Frames that may wait.
+        limit: usize,
+    },
+    /// A saved state of another model or other settings than the stream has.
+    #[error("saved state: expected {what} {expected}, got {got}")]
+    ForeignState {
+        /// What differs.
+        what: &'static str,
+        /// What the stream has.
+        expected: String,
+        /// What the state has.
+        got: String,
+    },
+    /// A stream's worker ended with an internal error.
+    #[error("the stream's worker has failed: {detail}")]
+    WorkerFailed {
+        /// How.
+        detail: String,
+    },
     /// One clip of several is at fault.
     #[error("clip {index}: {source}")]
     Clip {

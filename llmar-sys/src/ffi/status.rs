@@ -69,6 +69,21 @@ pub const LLMAR_ERROR_DEVICE_FAULT: llmar_status = -55;
 /// The memory budget of the model has too little left; llmar_last_error says how much is needed.
 pub const LLMAR_ERROR_MEMORY_BUDGET: llmar_status = -56;
 
+/// A frame that is older than the newest of its body.
+pub const LLMAR_ERROR_BACKWARD_TIME: llmar_status = -60;
+/// A second frame of one body with the same timestamp.
+pub const LLMAR_ERROR_DUPLICATE_TIME: llmar_status = -61;
+/// A frame whose timestamp lies too far beyond the newest to be believed at once.
+pub const LLMAR_ERROR_FUTURE_TIME: llmar_status = -62;
+/// A new body, for which the stream has no place left.
+pub const LLMAR_ERROR_BODY_LIMIT: llmar_status = -63;
+/// A body that the stream does not know.
+pub const LLMAR_ERROR_UNKNOWN_BODY: llmar_status = -64;
+/// As many frames wait as may: poll, then push the frame again.
+pub const LLMAR_ERROR_QUEUE_FULL: llmar_status = -65;
+/// A saved state of another model or other settings.
+pub const LLMAR_ERROR_FOREIGN_STATE: llmar_status = -66;
+
 /// Every status with its short text.
 const TEXTS: &[(llmar_status, &CStr)] = &[
     (LLMAR_OK, c"ok"),
@@ -101,6 +116,13 @@ const TEXTS: &[(llmar_status, &CStr)] = &[
     (LLMAR_ERROR_NO_KERNELS, c"no kernels for the GPU"),
     (LLMAR_ERROR_DEVICE_FAULT, c"GPU failed"),
     (LLMAR_ERROR_MEMORY_BUDGET, c"beyond the memory budget"),
+    (LLMAR_ERROR_BACKWARD_TIME, c"time runs backward"),
+    (LLMAR_ERROR_DUPLICATE_TIME, c"time stands twice"),
+    (LLMAR_ERROR_FUTURE_TIME, c"time too far ahead"),
+    (LLMAR_ERROR_BODY_LIMIT, c"too many bodies"),
+    (LLMAR_ERROR_UNKNOWN_BODY, c"unknown body"),
+    (LLMAR_ERROR_QUEUE_FULL, c"queue full"),
+    (LLMAR_ERROR_FOREIGN_STATE, c"state of another model or stream"),
 ];
 
 /// Short English text of a status, for example "wrong shape". Static, never NULL, not to be freed; "unknown status" for any other number.
@@ -155,6 +177,14 @@ fn status_of(error: &Error) -> llmar_status {
         Error::DeviceFault { .. } => LLMAR_ERROR_DEVICE_FAULT,
         Error::UnknownLayout { .. } => LLMAR_ERROR_UNKNOWN_LAYOUT,
         Error::EmptyClip { .. } => LLMAR_ERROR_EMPTY_CLIP,
+        Error::BackwardTime { .. } => LLMAR_ERROR_BACKWARD_TIME,
+        Error::DuplicateTime { .. } => LLMAR_ERROR_DUPLICATE_TIME,
+        Error::FutureTime { .. } => LLMAR_ERROR_FUTURE_TIME,
+        Error::BodyLimit { .. } => LLMAR_ERROR_BODY_LIMIT,
+        Error::UnknownBody { .. } => LLMAR_ERROR_UNKNOWN_BODY,
+        Error::QueueFull { .. } => LLMAR_ERROR_QUEUE_FULL,
+        Error::ForeignState { .. } => LLMAR_ERROR_FOREIGN_STATE,
+        Error::WorkerFailed { .. } => LLMAR_ERROR_POISONED,
         Error::Clip { source, .. } => status_of(source),
         Error::Cancelled => LLMAR_ERROR_CANCELLED,
         Error::DeadlineExceeded => LLMAR_ERROR_DEADLINE_EXCEEDED,

@@ -6,6 +6,7 @@ mod model;
 mod passes;
 mod question;
 mod scorer;
+pub mod stream;
 
 pub use clip::{Options, Recognition, Recognizer, THREAD_LIMIT, Timings};
 pub use model::{Model, OpenOptions};

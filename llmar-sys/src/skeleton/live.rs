@@ -117,6 +117,11 @@ impl PoseMap {
         self.ways.get(model_joint).is_some_and(|ways| !ways.is_empty())
     }
 
+    /// Whether a joint of the model can be had from the joints of a frame that are `valid`.
+    pub fn is_seen(&self, model_joint: usize, valid: impl Fn(usize) -> bool) -> bool {
+        self.way(model_joint, valid).is_some()
+    }
+
     /// The first way to have a joint all of whose sources are `valid`, and its place among the ways.
     fn way(&self, joint: usize, valid: impl Fn(usize) -> bool) -> Option<(usize, &[usize])> {
         self.ways[joint].iter().map(Vec::as_slice).enumerate().find(|(_, way)| way.iter().all(|&source| valid(source)))

@@ -179,6 +179,14 @@ impl Preprocess {
         self.persons * self.joints.len() * self.coords
     }
 
+    /// The layout of a caller's skeletons by name; empty: the model's own, which need not be registered.
+    ///
+    /// # Errors
+    /// [`Error::UnknownLayout`].
+    pub fn source_layout(&self, name: &str) -> Result<Layout> {
+        if name.is_empty() || name == self.layout { Ok(self.target()) } else { Layout::find(name) }
+    }
+
     /// The model's layout. It is defined by the model, so that it need not be registered.
     pub(super) fn target(&self) -> Layout {
         Layout { name: self.layout.clone(), joints: self.joints.clone(), parents: vec![None; self.joints.len()] }

@@ -105,6 +105,23 @@ impl LabelTrie {
         Ok(Self { nodes, labels: count as usize })
     }
 
+    /// The trie of some of the labels, in their order; `keep` says of each whether it stays.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] where none does.
+    pub fn subset(&self, keep: &[bool]) -> Result<Self> {
+        let eos = self.nodes[0].token;
+        let mut ids: Vec<Vec<u32>> = vec![Vec::new(); self.labels];
+        for (node, label) in (0..).zip(&self.nodes).filter_map(|(node, leaf)| leaf.label.map(|label| (node, label as usize))) {
+            let path = std::iter::successors(Some(self.parent(node)), |&at| (at != Self::ROOT).then(|| self.parent(at)));
+            ids[label] = path.take_while(|&at| at != Self::ROOT).map(|at| self.token(at)).collect();
+            ids[label].reverse();
+        }
+        let kept = ids.iter().zip(keep).filter(|(_, keep)| **keep).map(|(ids, _)| &ids[..]);
+        // Every id was below the vocabulary when this trie was made.
+        Self::new(kept, eos, usize::MAX)
+    }
+
     /// Number of labels.
     pub fn labels(&self) -> usize {
         self.labels
@@ -200,6 +217,21 @@ mod tests {
             ids.reverse();
             assert_eq!(ids, labels[t.label(node).unwrap()]);
         }
+    }
+
+    #[test]
+    fn a_subset_is_the_trie_of_what_stays() {
+        let labels: [&[u32]; 4] = [&[5], &[5, 6], &[5, 7], &[9, 8]];
+        let whole = trie(&labels).unwrap();
+        for keep in [[true, false, true, true], [true; 4], [false, false, false, true]] {
+            let stays: Vec<&[u32]> = labels.iter().zip(keep).filter(|(_, keep)| *keep).map(|(ids, _)| *ids).collect();
+            let (got, want) = (whole.subset(&keep).unwrap(), trie(&stays).unwrap());
+            assert_eq!((got.len(), got.labels()), (want.len(), want.labels()));
+            for node in 0..want.len() as u32 {
+                assert_eq!((got.token(node), got.parent(node), got.label(node)), (want.token(node), want.parent(node), want.label(node)));
+            }
+        }
+        assert!(whole.subset(&[false; 4]).is_err());
     }
 
     #[test]

@@ -210,8 +210,8 @@ impl<'t> Search<'t> {
         finished
     }
 
-    /// L of a node whose parent was evaluated.
-    fn log_prob(&self, node: u32) -> f64 {
+    /// L of a node whose parent was evaluated; −∞ of others.
+    pub fn log_prob(&self, node: u32) -> f64 {
         self.memory.log_prob[node as usize]
     }
 
