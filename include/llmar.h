@@ -12,7 +12,7 @@
  * Texts.  UTF-8 with a NUL, both ways. A text that comes back through a const char ** belongs to the library and lives as long as the
  *   function says; it is never freed by the caller.
  * Handles.  Opaque pointers. Freeing NULL is allowed. Where a handle is const, several threads may make calls with it at once. A
- *   recognizer belongs to one thread at a time; another call meanwhile returns LLMAR_ERROR_IN_USE. No call may be made with a handle
+ *   recognizer or stream belongs to one thread at a time; another call meanwhile returns LLMAR_ERROR_IN_USE. No call may be made with a handle
  *   while, or after, it is freed. Every function says its own rule after "Threads:".
  * Errors.  What a function lists after "Errors:" are those to expect; LLMAR_ERROR_PANIC and LLMAR_ERROR_POISONED can come from any.
  */
@@ -31,7 +31,7 @@
 /**
  * Minor number of the ABI that this header describes. It grows when functions, constants or struct fields are added.
  */
-#define LLMAR_ABI_MINOR 2
+#define LLMAR_ABI_MINOR 3
 
 /**
  * Bytes of the name fields of llmar_model_info, the terminating NUL included. A longer name is cut between two characters.
@@ -603,6 +603,41 @@ typedef struct llmar_recognition {
  * The memory budget of the model has too little left; llmar_last_error says how much is needed.
  */
 #define LLMAR_ERROR_MEMORY_BUDGET -56
+
+/**
+ * A frame that is older than the newest of its body.
+ */
+#define LLMAR_ERROR_BACKWARD_TIME -60
+
+/**
+ * A second frame of one body with the same timestamp.
+ */
+#define LLMAR_ERROR_DUPLICATE_TIME -61
+
+/**
+ * A frame whose timestamp lies too far beyond the newest to be believed at once.
+ */
+#define LLMAR_ERROR_FUTURE_TIME -62
+
+/**
+ * A new body, for which the stream has no place left.
+ */
+#define LLMAR_ERROR_BODY_LIMIT -63
+
+/**
+ * A body that the stream does not know.
+ */
+#define LLMAR_ERROR_UNKNOWN_BODY -64
+
+/**
+ * As many frames wait as may: poll, then push the frame again.
+ */
+#define LLMAR_ERROR_QUEUE_FULL -65
+
+/**
+ * A saved state of another model or other settings.
+ */
+#define LLMAR_ERROR_FOREIGN_STATE -66
 
 /**
  * The library failed inside.

@@ -191,6 +191,28 @@ pub(super) unsafe fn versioned_array<T: Versioned>(ptr: *const T, count: usize, 
     Ok(elements)
 }
 
+/// How far apart the elements of an array of versioned structs lie, which its first one says.
+///
+/// # Safety
+/// `ptr` is NULL or points at a `u32`.
+pub(super) unsafe fn stride<T: Versioned>(ptr: *const T, what: &str) -> Result<usize, Failure> {
+    // SAFETY: the caller's promise.
+    unsafe { struct_size(ptr, what) }
+}
+
+/// The element at `ptr` says the same. Allocates nothing, unlike [`versioned_array`].
+///
+/// # Safety
+/// `ptr` points at a `u32`.
+pub(super) unsafe fn same_stride<T: Versioned>(ptr: *const T, stride: usize, what: &str) -> Result<(), Failure> {
+    // SAFETY: the caller's promise.
+    let size = unsafe { struct_size(ptr, what) }?;
+    if size == stride {
+        return Ok(());
+    }
+    Err(Failure::new(LLMAR_ERROR_STRUCT_SIZE, format!("{what}: expected struct_size {stride} as in the first element, got {size}")))
+}
+
 /// The checked `struct_size` of the struct at `ptr`.
 ///
 /// # Safety

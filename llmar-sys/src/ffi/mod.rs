@@ -5,7 +5,7 @@
 //! `status` the only place that turns an [`Error`](crate::Error) into a number, `types` holds every struct that crosses the boundary. The
 //! other files hold one family of functions each.
 //!
-//! Handles are opaque. `llmar_model` lies in an `Arc`; `llmar_recognizer` locks itself for the time of a call, so that a second thread gets
+//! Handles are opaque. `llmar_model` lies in an `Arc`; `llmar_recognizer` and `llmar_stream` lock themselves for the time of a call, so that a second thread gets
 //! `LLMAR_ERROR_IN_USE` and not a data race. A panic poisons the handle it happened in.
 
 #![expect(non_camel_case_types, reason = "the types carry the names of the C header")]
@@ -20,6 +20,8 @@ mod log;
 mod model;
 mod recognizer;
 mod status;
+mod stream;
+mod stream_types;
 mod types;
 mod version;
 
@@ -30,5 +32,7 @@ pub use log::*;
 pub use model::*;
 pub use recognizer::*;
 pub use status::*;
+pub use stream::*;
+pub use stream_types::*;
 pub use types::*;
 pub use version::*;

@@ -263,7 +263,7 @@ fn options(params: &llmar_recognizer_params) -> Result<Options, Failure> {
 
 /// # Safety
 /// `call` is NULL or as [`args::versioned`] wants it, its cancel token NULL or alive.
-unsafe fn control(call: *const llmar_call_params) -> Result<Control, Failure> {
+pub(super) unsafe fn control(call: *const llmar_call_params) -> Result<Control, Failure> {
     let begin = Instant::now();
     // SAFETY: the caller's promise.
     let call = unsafe { args::versioned_or_default(call, "call") }?;

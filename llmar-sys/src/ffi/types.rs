@@ -251,6 +251,8 @@ macro_rules! versioned {
     )*};
 }
 
+pub(super) use versioned;
+
 versioned! {
     llmar_model_params: [8, 24];
     llmar_reader: [32];

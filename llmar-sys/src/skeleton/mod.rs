@@ -10,7 +10,7 @@ mod resample;
 #[cfg(test)]
 mod tests;
 
-pub use axes::{Axes, Conversion};
+pub use axes::{Axes, Conversion, Handedness, Up};
 pub(crate) use canonical::turn_hips_to_x;
 pub use canonical::{Canonical, canonical};
 pub use clip::{Clip, MAX_FRAMES, MAX_PERSONS, Timing};

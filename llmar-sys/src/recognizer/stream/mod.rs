@@ -127,7 +127,7 @@ impl Stream {
     /// lacks a joint by which the model places a body, and for one that can show none of the labels; those of memory and device.
     pub fn new(model: Arc<Model>, options: StreamOptions, axes: Axes) -> Result<Self> {
         options.check()?;
-        let conversion = axes.conversion()?;
+        let conversion = axes.conversion(model.metadata().preprocess.coords)?;
         let engine = Engine::new(Arc::clone(&model), &options)?;
         let inbox = Inbox::new(&options, engine.joints(), model.metadata().preprocess.coords);
         let shared = Arc::new(Shared {
@@ -160,7 +160,7 @@ impl Stream {
     /// [`Error::Shape`], [`Error::BackwardTime`], [`Error::DuplicateTime`], [`Error::FutureTime`], [`Error::BodyLimit`], [`Error::QueueFull`]: the
     /// frame is refused, and nothing else changes.
     pub fn push(&mut self, pose: &Pose<'_>) -> Result<()> {
-        let taken = self.shared.inbox()?.push(pose, |joints| self.conversion.apply(joints));
+        let taken = self.shared.inbox()?.push(pose, |joints| self.conversion.convert(joints));
         self.shared.outbox()?.count_frame(taken.is_ok());
         if taken.is_ok() && self.worker.is_some() {
             self.shared.filled.notify_one();
