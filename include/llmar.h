@@ -83,6 +83,101 @@
 #define LLMAR_SCHEME_Q4 4
 
 /**
+ * Labels that an llmar_event has room for.
+ */
+#define LLMAR_STREAM_TOP 5
+
+/**
+ * label of an llmar_event that names none.
+ */
+#define LLMAR_NO_LABEL UINT32_MAX
+
+/**
+ * Flag of llmar_stream_params: no event for decisions, only for actions that begin and end and bodies that are forgotten.
+ */
+#define LLMAR_STREAM_ACTIONS_ONLY 1
+
+/**
+ * Event: what a body does now, as far as the model can tell.
+ */
+#define LLMAR_EVENT_DECISION 1
+
+/**
+ * Event: an action has begun.
+ */
+#define LLMAR_EVENT_BEGIN 2
+
+/**
+ * Event: the action that had begun has ended.
+ */
+#define LLMAR_EVENT_END 3
+
+/**
+ * Event: a body was not seen for too long, or was removed; its place is free.
+ */
+#define LLMAR_EVENT_FORGOTTEN 4
+
+/**
+ * Axis of the frames that points up: as the library has it, +y in 3D and -y (images) in 2D.
+ */
+#define LLMAR_UP_DEFAULT 0
+
+/**
+ * +x points up. 3D only.
+ */
+#define LLMAR_UP_PLUS_X 1
+
+/**
+ * -x points up. 3D only.
+ */
+#define LLMAR_UP_MINUS_X 2
+
+/**
+ * +y points up: OpenXR, Unity, Godot.
+ */
+#define LLMAR_UP_PLUS_Y 3
+
+/**
+ * -y points up: images, and cameras that look along +z.
+ */
+#define LLMAR_UP_MINUS_Y 4
+
+/**
+ * +z points up: Unreal, ROS. 3D only.
+ */
+#define LLMAR_UP_PLUS_Z 5
+
+/**
+ * -z points up. 3D only.
+ */
+#define LLMAR_UP_MINUS_Z 6
+
+/**
+ * Handedness of the frames' axes: right, as OpenXR, Godot, ROS and Azure Kinect have it.
+ */
+#define LLMAR_HANDEDNESS_RIGHT 0
+
+/**
+ * Left, as Unity and Unreal have it. A body's left stays its left.
+ */
+#define LLMAR_HANDEDNESS_LEFT 1
+
+/**
+ * Label state: it may be named.
+ */
+#define LLMAR_LABEL_ALLOWED 0
+
+/**
+ * Label state: llmar_stream_filter_labels denies it.
+ */
+#define LLMAR_LABEL_DENIED 1
+
+/**
+ * Label state: it needs joints that the layout of the frames does not have, and is never named.
+ */
+#define LLMAR_LABEL_NOT_OBSERVABLE 2
+
+/**
  * A flag that stops calls: raised from any thread, looked at by every call that was given it (llmar_call_params). Opaque.
  */
 typedef struct llmar_cancel llmar_cancel;
@@ -96,6 +191,11 @@ typedef struct llmar_model llmar_model;
  * Recognizes clips with one model. Belongs to one thread at a time and keeps its model alive. Opaque.
  */
 typedef struct llmar_recognizer llmar_recognizer;
+
+/**
+ * Follows bodies frame by frame with one model. Belongs to one thread at a time and keeps its model alive. Opaque.
+ */
+typedef struct llmar_stream llmar_stream;
 
 /**
  * Result of a call: LLMAR_OK, or one of the negative LLMAR_ERROR_ constants. Later versions may add constants, never change one.
@@ -453,6 +553,316 @@ typedef struct llmar_recognition {
      */
     uint32_t reserved;
 } llmar_recognition;
+
+/**
+ * Settings of a stream. NULL or all zero after struct_size: the defaults.
+ */
+typedef struct llmar_stream_params {
+    /**
+     * sizeof(llmar_stream_params)
+     */
+    uint32_t struct_size;
+    /**
+     * Threads that work on an update, 0 to 256; 0 and 1: one alone. The answers do not depend on it.
+     */
+    uint32_t threads;
+    /**
+     * Name of the layout of the frames, built in or registered. NULL: the model's own. Coordinates are as many as the model has.
+     */
+    const char *layout;
+    /**
+     * LLMAR_UP_ constant: the axis of the frames that points up. 0: +y.
+     */
+    uint32_t up;
+    /**
+     * LLMAR_HANDEDNESS_ constant of the frames' axes. 0: right.
+     */
+    uint32_t handedness;
+    /**
+     * Metres a unit of the frames: 0.01 for centimetres. 0: 1.
+     */
+    float metres_per_unit;
+    /**
+     * Bodies at one time, up to 256, each with its place in memory from the start. 0: 8.
+     */
+    uint32_t max_bodies;
+    /**
+     * Frames that may wait for a poll or the worker, a body's frame each, up to 65536. 0: 512.
+     */
+    uint32_t queued_frames;
+    /**
+     * Events that may wait, up to 65536; the oldest is dropped, and counted, for one more. 0: 256.
+     */
+    uint32_t queued_events;
+    /**
+     * Action tokens between two decisions. 0: 1. A token is four frames at the model's rate.
+     */
+    uint32_t tokens_per_decision;
+    /**
+     * Labels that a decision names, up to LLMAR_STREAM_TOP. 0: 3.
+     */
+    uint32_t top_k;
+    /**
+     * A decision is "unknown" when its best probability is below this, above 0 to 1. 0: the model's own threshold. Negative: never unknown.
+     */
+    float unknown_below;
+    /**
+     * Weight of the decisions before in the probabilities of a decision, above 0 to below 1. 0: 0.5. Negative: none.
+     */
+    float smoothing;
+    /**
+     * Smoothed probability from which on an action has begun, up to 1. 0: 0.6.
+     */
+    float begin_at;
+    /**
+     * Smoothed probability below which it has ended, at most begin_at. 0: 0.3, or begin_at where that is less.
+     */
+    float end_below;
+    /**
+     * Joints of less confidence were not seen. 0: all were.
+     */
+    float min_confidence;
+    /**
+     * 1: decisions come from a thread of the stream's own; push and poll then never wait for one. 0: they are made in llmar_stream_poll.
+     */
+    uint32_t worker;
+    /**
+     * LLMAR_STREAM_ flags, or-ed.
+     */
+    uint32_t flags;
+    /**
+     * Must be 0.
+     */
+    uint32_t reserved;
+    /**
+     * A decision that would not be there so many nanoseconds after its newest frame was pushed is not made, and counted. 0: every decision is made.
+     */
+    uint64_t deadline_ns;
+    /**
+     * A body that was not seen for longer begins a new window: what lies between is not guessed. 0: 0.5 s. At most a day, as the next three.
+     */
+    uint64_t max_gap_ns;
+    /**
+     * A body that was not seen for longer is forgotten. 0: 3 s.
+     */
+    uint64_t forget_after_ns;
+    /**
+     * A timestamp that lies further beyond the newest is refused; a second, later one near it is believed. 0: 10 s.
+     */
+    uint64_t max_jump_ns;
+    /**
+     * What a model that reads whole clips looks back on; of no meaning for live models. 0: 2.5 s.
+     */
+    uint64_t window_ns;
+} llmar_stream_params;
+
+/**
+ * One frame of one body. The library only reads it, and only during the call.
+ */
+typedef struct llmar_pose {
+    /**
+     * sizeof(llmar_pose). In an array, the same in every element.
+     */
+    uint32_t struct_size;
+    /**
+     * V, as many as the stream's layout has.
+     */
+    uint32_t joint_count;
+    /**
+     * Who: any number that stays the same for a body.
+     */
+    uint64_t body;
+    /**
+     * When, in nanoseconds from any zero; later than the body's frame before.
+     */
+    uint64_t time_ns;
+    /**
+     * V * C floats in the stream's axes and units. A joint with a NaN or infinite coordinate was not seen.
+     */
+    const float *joints;
+    /**
+     * V bytes: 0 marks a joint that was not seen. NULL: every finite joint was.
+     */
+    const uint8_t *valid;
+    /**
+     * V numbers that are compared with min_confidence. NULL: not known.
+     */
+    const float *confidence;
+} llmar_pose;
+
+/**
+ * What a stream tells. Filled by llmar_stream_poll. Times are those of the caller's frames.
+ */
+typedef struct llmar_event {
+    /**
+     * sizeof(llmar_event), set by the caller in the first element of the array.
+     */
+    uint32_t struct_size;
+    /**
+     * LLMAR_EVENT_ constant.
+     */
+    uint32_t kind;
+    /**
+     * Whom it is about.
+     */
+    uint64_t body;
+    /**
+     * The newest moment that it knows of, in nanoseconds.
+     */
+    uint64_t time_ns;
+    /**
+     * Decision: beginning of the window that was read. Begin and end: when the action began.
+     */
+    uint64_t start_ns;
+    /**
+     * End: when the action ended. Otherwise time_ns.
+     */
+    uint64_t end_ns;
+    /**
+     * Decision: the best label. Begin and end: the action. LLMAR_NO_LABEL: none.
+     */
+    uint32_t label;
+    /**
+     * Its smoothed probability; of an end the largest that it reached.
+     */
+    float probability;
+    /**
+     * Decision: 1 when the best probability is below the threshold.
+     */
+    uint32_t unknown;
+    /**
+     * Decision: 1 when the best label says that nothing happens.
+     */
+    uint32_t idle;
+    /**
+     * Decision: the best labels, best first, with smoothed probabilities and this decision's own log_prob (-infinity for a label that was not among its best).
+     */
+    struct llmar_label_score top[LLMAR_STREAM_TOP];
+    /**
+     * Elements of top that are filled.
+     */
+    uint32_t top_count;
+    /**
+     * Decision: action tokens read.
+     */
+    uint32_t tokens;
+    /**
+     * Decision: share of the joints that the model needs, over the window, that were missing and filled, 0 to 1.
+     */
+    float missing;
+    /**
+     * Decision: joints of the model that were not seen in the whole window: bit j % 64 of word j / 64.
+     */
+    uint64_t missing_joints[4];
+    /**
+     * Decision: nanoseconds from the push of the newest frame that it needed until it was there.
+     */
+    uint64_t latency_ns;
+} llmar_event;
+
+/**
+ * A distribution of times in nanoseconds. Each percentile is at most 1/16 too large, the maximum exact. This struct does not grow.
+ */
+typedef struct llmar_percentiles {
+    /**
+     * Half of the times are not above it.
+     */
+    uint64_t p50_ns;
+    /**
+     * Nine of ten.
+     */
+    uint64_t p90_ns;
+    /**
+     * 99 of a hundred.
+     */
+    uint64_t p99_ns;
+    /**
+     * 999 of a thousand.
+     */
+    uint64_t p999_ns;
+    /**
+     * The largest.
+     */
+    uint64_t max_ns;
+} llmar_percentiles;
+
+/**
+ * What a stream has done since it was made or its statistics were reset. Filled by llmar_stream_get_stats; the caller sets struct_size only.
+ */
+typedef struct llmar_stream_stats {
+    /**
+     * sizeof(llmar_stream_stats), set by the caller.
+     */
+    uint32_t struct_size;
+    /**
+     * 0.
+     */
+    uint32_t reserved;
+    /**
+     * Frames taken, a body's frame each.
+     */
+    uint64_t frames;
+    /**
+     * Frames refused with an error.
+     */
+    uint64_t refused_frames;
+    /**
+     * Frames in which nothing of the body was seen, or that came before it could be placed.
+     */
+    uint64_t unseen_frames;
+    /**
+     * Action tokens made.
+     */
+    uint64_t tokens;
+    /**
+     * Decisions made.
+     */
+    uint64_t decisions;
+    /**
+     * Decisions that were not made because they would have been late.
+     */
+    uint64_t skipped_decisions;
+    /**
+     * Events dropped because nobody took them.
+     */
+    uint64_t dropped_events;
+    /**
+     * Windows that were full and begun anew with their last half.
+     */
+    uint64_t reanchored;
+    /**
+     * Bodies that began a new window after a gap.
+     */
+    uint64_t gaps;
+    /**
+     * Passes through the language model.
+     */
+    uint64_t passes;
+    /**
+     * Rows (token positions) of them.
+     */
+    uint64_t rows;
+    /**
+     * Bodies now.
+     */
+    uint64_t bodies;
+    /**
+     * Frames that wait now.
+     */
+    uint64_t queued_frames;
+    /**
+     * Events that wait now.
+     */
+    uint64_t queued_events;
+    /**
+     * From the push of the newest frame that a decision needed until it was there.
+     */
+    struct llmar_percentiles latency;
+    /**
+     * Time of one update: all bodies whose decision was due, together.
+     */
+    struct llmar_percentiles update;
+} llmar_stream_stats;
 
 /**
  * The call did what it says.
@@ -886,6 +1296,171 @@ llmar_status llmar_tokenize_clip(struct llmar_recognizer *recognizer,
  * Threads: any, but no other function may be called with this recognizer at the same time or later. Errors: none.
  */
 void llmar_recognizer_free(struct llmar_recognizer *recognizer);
+
+/**
+ * Makes a stream: allocates all that it will need, runs the fixed part of the prompt, and starts the worker if params->worker asks for one.
+ *
+ * model: stays usable by others; the stream keeps it alive even when the caller frees it. With a live model (causal in llmar_model_info, and a fixed
+ * rate) tokens are only ever appended and an update costs a few rows; any other model works by reading params->window_ns anew at every
+ * decision. params: NULL for the defaults. out: receives the stream; free it with llmar_stream_free.
+ *
+ * Threads: any. Errors: LLMAR_ERROR_INVALID_ARGUMENT (a number out of range, or a layout that lacks a joint by which the model places a body),
+ * LLMAR_ERROR_INVALID_ENUM, LLMAR_ERROR_LIMIT, LLMAR_ERROR_UNKNOWN_LAYOUT, LLMAR_ERROR_OUT_OF_MEMORY, LLMAR_ERROR_MEMORY_BUDGET,
+ * LLMAR_ERROR_DEVICE_FAULT, LLMAR_ERROR_STRUCT_SIZE, LLMAR_ERROR_INVALID_UTF8, LLMAR_ERROR_NULL_POINTER.
+ */
+llmar_status llmar_stream_create(const struct llmar_model *model,
+                                 const struct llmar_stream_params *params,
+                                 struct llmar_stream **out);
+
+/**
+ * Takes frames, one of a body each, in the order in which they stand. Never waits for an update; without a worker nothing else happens until
+ * llmar_stream_poll.
+ *
+ * poses: count elements. statuses: NULL, or room for count results. A frame that is refused changes nothing, and the frames behind it are taken: the call
+ * returns the status of the first that was refused, and statuses has each one's.
+ *
+ * Threads: one at a time. Errors, of a frame: LLMAR_ERROR_SHAPE (joint_count), LLMAR_ERROR_BACKWARD_TIME, LLMAR_ERROR_DUPLICATE_TIME,
+ * LLMAR_ERROR_FUTURE_TIME, LLMAR_ERROR_BODY_LIMIT, LLMAR_ERROR_QUEUE_FULL; of the call, before any frame is taken: LLMAR_ERROR_STRUCT_SIZE,
+ * LLMAR_ERROR_NULL_POINTER, LLMAR_ERROR_IN_USE.
+ */
+llmar_status llmar_stream_push(struct llmar_stream *stream,
+                               const struct llmar_pose *poses,
+                               size_t count,
+                               llmar_status *statuses);
+
+/**
+ * Says what time it is, also when nobody is seen: bodies that were not seen for params->forget_after_ns are forgotten.
+ *
+ * Threads: one at a time. Errors: LLMAR_ERROR_INVALID_ARGUMENT for a time before the newest frame, LLMAR_ERROR_NULL_POINTER, LLMAR_ERROR_IN_USE.
+ */
+llmar_status llmar_stream_advance(struct llmar_stream *stream,
+                                  uint64_t time_ns);
+
+/**
+ * Takes events, oldest first. Without a worker this makes the decisions that are due, those of several bodies together; with one it only
+ * takes what is there.
+ *
+ * call: limits of this call; NULL for none. events: room for capacity events, struct_size set in the first. out_count: receives how many were
+ * written; fewer than capacity: there are no more for now.
+ *
+ * Threads: one at a time. Errors: LLMAR_ERROR_CANCELLED, LLMAR_ERROR_DEADLINE_EXCEEDED (no event is lost: the next poll goes on),
+ * LLMAR_ERROR_FORMAT (weights that overflow), LLMAR_ERROR_OUT_OF_MEMORY, LLMAR_ERROR_MEMORY_BUDGET, LLMAR_ERROR_DEVICE_FAULT,
+ * LLMAR_ERROR_STRUCT_SIZE, LLMAR_ERROR_NULL_POINTER, LLMAR_ERROR_IN_USE; LLMAR_ERROR_POISONED when the worker has failed.
+ */
+llmar_status llmar_stream_poll(struct llmar_stream *stream,
+                               const struct llmar_call_params *call,
+                               struct llmar_event *events,
+                               size_t capacity,
+                               size_t *out_count);
+
+/**
+ * Asks for the decisions that are not due yet and ends the actions that go on: the end of the input. Their events come with the next polls.
+ *
+ * Threads: one at a time. Errors: LLMAR_ERROR_QUEUE_FULL, LLMAR_ERROR_NULL_POINTER, LLMAR_ERROR_IN_USE.
+ */
+llmar_status llmar_stream_flush(struct llmar_stream *stream);
+
+/**
+ * With a worker: waits until everything that was pushed has been worked on. Without one it does nothing.
+ *
+ * call: limits of this call; NULL for none.
+ *
+ * Threads: one at a time. Errors: LLMAR_ERROR_CANCELLED, LLMAR_ERROR_DEADLINE_EXCEEDED, LLMAR_ERROR_STRUCT_SIZE, LLMAR_ERROR_NULL_POINTER,
+ * LLMAR_ERROR_IN_USE; LLMAR_ERROR_POISONED when the worker has failed.
+ */
+llmar_status llmar_stream_wait(struct llmar_stream *stream,
+                               const struct llmar_call_params *call);
+
+/**
+ * Forgets all bodies, frames and events. Labels, settings and statistics stay, and any timestamp is believed again.
+ *
+ * Threads: one at a time. Errors: LLMAR_ERROR_DEVICE_FAULT, LLMAR_ERROR_NULL_POINTER, LLMAR_ERROR_IN_USE.
+ */
+llmar_status llmar_stream_reset(struct llmar_stream *stream);
+
+/**
+ * Forgets a body: its action ends, and its place is free.
+ *
+ * Threads: one at a time. Errors: LLMAR_ERROR_UNKNOWN_BODY, LLMAR_ERROR_QUEUE_FULL, LLMAR_ERROR_NULL_POINTER, LLMAR_ERROR_IN_USE.
+ */
+llmar_status llmar_stream_remove_body(struct llmar_stream *stream,
+                                      uint64_t body);
+
+/**
+ * Tells counters and latencies.
+ *
+ * stats: the caller sets struct_size.
+ *
+ * Threads: one at a time. Errors: LLMAR_ERROR_STRUCT_SIZE, LLMAR_ERROR_NULL_POINTER, LLMAR_ERROR_IN_USE.
+ */
+llmar_status llmar_stream_get_stats(struct llmar_stream *stream, struct llmar_stream_stats *stats);
+
+/**
+ * Begins counters and latencies anew.
+ *
+ * Threads: one at a time. Errors: LLMAR_ERROR_NULL_POINTER, LLMAR_ERROR_IN_USE.
+ */
+llmar_status llmar_stream_reset_stats(struct llmar_stream *stream);
+
+/**
+ * Writes everything known of all bodies, to go on later or in another process. Waits for the worker, if there is one.
+ *
+ * buf: room for capacity bytes. out_size: receives the size of the state, also when the room is too small; NULL with capacity 0 asks for it.
+ *
+ * Threads: one at a time. Errors: LLMAR_ERROR_BUFFER_TOO_SMALL, LLMAR_ERROR_QUEUE_FULL while frames wait that nobody has polled for,
+ * LLMAR_ERROR_NULL_POINTER, LLMAR_ERROR_IN_USE.
+ */
+llmar_status llmar_stream_save(struct llmar_stream *stream,
+                               uint8_t *buf,
+                               size_t capacity,
+                               size_t *out_size);
+
+/**
+ * Goes on from a state that llmar_stream_save wrote. What the stream knew before is forgotten; events that wait stay.
+ *
+ * Threads: one at a time. Errors: LLMAR_ERROR_FOREIGN_STATE for a state of another model, layout, label list or number of bodies,
+ * LLMAR_ERROR_FORMAT for damaged bytes, LLMAR_ERROR_NULL_POINTER, LLMAR_ERROR_IN_USE. After an error the stream is as it was.
+ */
+llmar_status llmar_stream_load(struct llmar_stream *stream,
+                               const uint8_t *buf,
+                               size_t size);
+
+/**
+ * Replaces the labels to choose from, as llmar_recognizer_set_labels. A filter is lifted, and actions that go on are dropped without an event.
+ *
+ * Threads: one at a time. Errors: as llmar_recognizer_set_labels.
+ */
+llmar_status llmar_stream_set_labels(struct llmar_stream *stream,
+                                     const char *const *labels,
+                                     size_t count);
+
+/**
+ * Names only some labels; probabilities are then over those alone.
+ *
+ * allowed: count bytes, one a label of the stream's list; 0 denies it. NULL with count 0: all are allowed. Labels that are not observable stay so.
+ *
+ * Threads: one at a time. Errors: LLMAR_ERROR_SHAPE (count), LLMAR_ERROR_INVALID_ARGUMENT when none would be left (the filter stays as it was),
+ * LLMAR_ERROR_NULL_POINTER, LLMAR_ERROR_IN_USE.
+ */
+llmar_status llmar_stream_filter_labels(struct llmar_stream *stream,
+                                        const uint8_t *allowed,
+                                        size_t count);
+
+/**
+ * Tells whether a label may be named: out_state receives an LLMAR_LABEL_ constant.
+ *
+ * label: below the number of labels, which llmar_model_label_count tells until llmar_stream_set_labels replaces them.
+ *
+ * Threads: one at a time. Errors: LLMAR_ERROR_INVALID_ARGUMENT (label), LLMAR_ERROR_NULL_POINTER, LLMAR_ERROR_IN_USE.
+ */
+llmar_status llmar_stream_label_state(struct llmar_stream *stream, uint32_t label, uint32_t *out_state);
+
+/**
+ * Frees a stream, ends its worker and gives its reference to the model back; NULL is allowed.
+ *
+ * Threads: any, but no other function may be called with this stream at the same time or later. Errors: none.
+ */
+void llmar_stream_free(struct llmar_stream *stream);
 
 /**
  * Makes a cancel token that is not raised. Free it with llmar_cancel_free.

@@ -10,8 +10,19 @@ fn root() -> PathBuf {
 }
 
 /// The files of src/ffi with something public in them, in the order in which the header shall have them.
-const SOURCES: [&str; 9] =
-    ["version.rs", "status.rs", "last_error.rs", "log.rs", "types.rs", "model.rs", "recognizer.rs", "cancel.rs", "layout.rs"];
+const SOURCES: [&str; 11] = [
+    "version.rs",
+    "status.rs",
+    "last_error.rs",
+    "log.rs",
+    "types.rs",
+    "stream_types.rs",
+    "model.rs",
+    "recognizer.rs",
+    "stream.rs",
+    "cancel.rs",
+    "layout.rs",
+];
 
 fn generate() -> String {
     let package = root().join("llmar-sys");
