@@ -109,9 +109,9 @@ pub unsafe extern "C" fn llmar_stream_create(
 /// poses: count elements. statuses: NULL, or room for count results. A frame that is refused changes nothing, and the frames behind it are taken: the call
 /// returns the status of the first that was refused, and statuses has each one's.
 ///
-/// Threads: one at a time. Errors, of a frame: LLMAR_ERROR_SHAPE (joint_count), LLMAR_ERROR_BACKWARD_TIME, LLMAR_ERROR_DUPLICATE_TIME,
-/// LLMAR_ERROR_FUTURE_TIME, LLMAR_ERROR_BODY_LIMIT, LLMAR_ERROR_QUEUE_FULL; of the call, before any frame is taken: LLMAR_ERROR_STRUCT_SIZE,
-/// LLMAR_ERROR_NULL_POINTER, LLMAR_ERROR_IN_USE.
+/// Threads: one at a time. Errors: of a frame LLMAR_ERROR_SHAPE (joint_count), LLMAR_ERROR_BACKWARD_TIME, LLMAR_ERROR_DUPLICATE_TIME,
+/// LLMAR_ERROR_FUTURE_TIME, LLMAR_ERROR_BODY_LIMIT, LLMAR_ERROR_QUEUE_FULL, LLMAR_ERROR_NULL_POINTER (joints); of the call, before any frame is
+/// taken, LLMAR_ERROR_STRUCT_SIZE, LLMAR_ERROR_NULL_POINTER, LLMAR_ERROR_IN_USE.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn llmar_stream_push(
     stream: *mut llmar_stream,

@@ -37,17 +37,17 @@ pub struct Track {
     /// Rows a second.
     fps: f64,
     /// Filled positions [joints, coords] of the newest frame and of the one before.
-    now: Vec<f32>,
-    before: Vec<f32>,
+    pub(crate) now: Vec<f32>,
+    pub(crate) before: Vec<f32>,
     /// Joints that were seen at all.
-    known: Vec<bool>,
+    pub(crate) known: Vec<bool>,
     /// Times of both frames in seconds.
-    time: f64,
-    time_before: f64,
+    pub(crate) time: f64,
+    pub(crate) time_before: f64,
     /// Time of the first frame, from which rows are counted; `None` before it.
-    start: Option<f64>,
+    pub(crate) start: Option<f64>,
     /// Rows given so far.
-    rows: u64,
+    pub(crate) rows: u64,
     /// Joints of the newest frame that were filled or derived.
     missing: u32,
     row: Vec<f32>,

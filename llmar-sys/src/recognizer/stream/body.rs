@@ -13,7 +13,7 @@ use crate::skeleton::{ANCHOR_ROWS, Anchor, Clip, PoseMap, Resample, Space, Taken
 /// Tokens below which a live window is too short to be asked about, where the model's window holds at least as many.
 const FEWEST_TOKENS: usize = 4;
 /// Frames that a model of whole clips reads of its window at most; what comes faster replaces the frame before.
-const WHOLE_FRAMES: usize = 256;
+pub(super) const WHOLE_FRAMES: usize = 256;
 
 /// What all bodies of a stream share.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ pub(super) struct Reader {
     pub map: PoseMap,
     pub space: Space,
     /// Name of the frames' layout.
-    layout: String,
+    pub layout: String,
     kind: ReaderKind,
     tokens_per_decision: usize,
     max_gap_ns: u64,

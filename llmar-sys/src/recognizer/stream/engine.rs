@@ -174,6 +174,16 @@ impl Engine {
         self.reader.map.joints()
     }
 
+    /// Name of the layout of the frames.
+    pub fn layout(&self) -> &str {
+        &self.reader.layout
+    }
+
+    /// Most tokens of a window.
+    pub fn window_tokens(&self) -> usize {
+        self.reader.window_tokens()
+    }
+
     pub fn labels(&self) -> &Labels {
         &self.labels
     }
@@ -220,9 +230,9 @@ impl Engine {
     }
 
     /// A restored body in its place.
-    pub fn put(&mut self, place: usize, fill: impl FnOnce(&mut Body, &mut Judge) -> Result<()>) -> Result<()> {
+    pub fn put(&mut self, place: usize, fill: impl FnOnce(&mut Body, &mut Judge)) -> Result<()> {
         let Place { taken, body, judge, .. } = &mut self.places[place];
-        fill(body, judge)?;
+        fill(body, judge);
         *taken = true;
         self.reader.replay(&self.device, body)
     }
@@ -389,7 +399,7 @@ impl Engine {
             searches[i] = Some(Search::with_memory(trie, rules.top_k, Decoding::Exact, temperature, search));
             let base = prefix + window * place as u32;
             for (at, &token) in (0..).zip(&body.tokens).skip(body.cached) {
-                passes.push(prefix + at, base + at, [base..base + at + 1], Input::Code(token));
+                passes.push(prefix + at, base + at, std::iter::once(base..base + at + 1), Input::Code(token));
             }
             let tokens = base..base + body.tokens.len() as u32;
             let begin = free;

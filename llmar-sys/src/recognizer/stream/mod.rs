@@ -311,8 +311,8 @@ impl Stream {
     /// Goes on from a saved state; what the stream knew before is forgotten, events that wait stay.
     ///
     /// # Errors
-    /// [`Error::ForeignState`] for another model, layout or settings that shape a window; [`Error::Format`] for damaged bytes. On `Err` the stream is as after [`reset`](Self::reset)
-    /// when the bytes were found to be damaged on the way, else as it was.
+    /// [`Error::ForeignState`] for another model, layout, label list or number of places; [`Error::Format`] for damaged bytes: the stream is then as
+    /// it was. Those of the device, after which it is as after [`reset`](Self::reset).
     pub fn load(&mut self, bytes: &[u8]) -> Result<()> {
         self.wait(&Control::default())?;
         let mut engine = self.shared.engine()?;
