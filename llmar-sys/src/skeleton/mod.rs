@@ -1,5 +1,6 @@
-//! Skeleton clips: joint layouts, validity, normalisation and resampling. Output: the encoder's input, f32 [frames, features].
+//! Skeleton clips: joint layouts, coordinate systems, validity, normalisation and resampling. Output: the encoder's input, f32 [frames, features].
 
+mod axes;
 mod canonical;
 mod clip;
 mod layout;
@@ -9,6 +10,7 @@ mod resample;
 #[cfg(test)]
 mod tests;
 
+pub use axes::{Axes, Conversion, Handedness, Up};
 pub(crate) use canonical::turn_hips_to_x;
 pub use canonical::{Canonical, canonical};
 pub use clip::{Clip, MAX_FRAMES, MAX_PERSONS, Timing};
