@@ -338,8 +338,9 @@ pub(super) const SYNONYMS: &[(&str, &[&str])] = &[
     ("thumb", &["thumbtip"]),
 ];
 
-/// What stands in for a joint that a layout lacks or a clip never shows: the first line whose sources are all there; their mean is taken, a name that stands
-/// twice counts twice. A source without a side takes the side of the joint where such a joint is there (a left hand from the left wrist).
+/// What stands in for a joint that a layout lacks or a clip never shows: the first line whose sources are all there; their mean is taken, a name
+/// that stands twice counts twice. A source without a side takes the side of the joint where such a joint is there (a left hand from the left
+/// wrist).
 ///
 /// SMPL's `spine2` is no synonym: other skeletons count their spines otherwise.
 pub(super) const DERIVATIONS: &[(&str, &[&str])] = &[
