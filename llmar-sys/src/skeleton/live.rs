@@ -307,7 +307,7 @@ impl Space {
         Some(Anchor { origin: of(&rows[..self.width], self.root), turn, factor })
     }
 
-    /// A row seen from the anchor of its window: `out` [width].
+    /// A row seen from the anchor of its window: `out` `[width]`.
     pub fn place(&self, anchor: &Anchor, row: &[f32], out: &mut [f32]) {
         let c = self.coords;
         let here = |axis: usize| row[self.root * c + axis];

@@ -1,4 +1,4 @@
-//! Skeleton clips: joint layouts, validity, normalisation and resampling. Output: the encoder's input, f32 [frames, features].
+//! Skeleton clips: joint layouts, coordinate systems, validity, normalisation and resampling. Output: the encoder's input, f32 [frames, features].
 
 mod axes;
 mod canonical;
