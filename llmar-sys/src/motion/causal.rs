@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 /// What the buffers hold, for errors.
 const BUFFER: &str = "the motion encoder of a stream";
 
-/// A causal encoder without padding: what stands before a convolution's first input comes from its [`Past`].
+/// A causal encoder without padding: what stands before a convolution's first input comes from what it keeps of the past.
 #[derive(Clone, Debug)]
 pub struct CausalEncoder {
     config: EncoderConfig,
@@ -79,7 +79,7 @@ impl CausalEncoder {
         Ok(past)
     }
 
-    /// Features [n >> halvings, outputs] of the next `n` frames [n, inputs] of a sequence, in a buffer of `scratch`. `n` is a multiple of 2^halvings.
+    /// Features `[n >> halvings, outputs]` of the next `n` frames `[n, inputs]` of a sequence, in a buffer of `scratch`. `n` is a multiple of 2^halvings.
     ///
     /// # Errors
     /// [`Error::Shape`] for any other number; those of the device. A sequence whose call failed has to be restarted.
