@@ -50,6 +50,8 @@ pub struct Search<'t> {
     top_k: usize,
     decoding: Decoding,
     temperature: f64,
+    /// Width of the interval in which the best label's probability has to be known.
+    tolerance: f64,
     memory: SearchMemory,
 }
 
@@ -127,7 +129,19 @@ impl<'t> Search<'t> {
         memory.open.clear();
         memory.open.push(LabelTrie::ROOT);
         memory.found.clear();
-        Self { trie, top_k: top_k.clamp(1, trie.labels()), decoding, temperature: f64::from(temperature), memory }
+        Self {
+            trie,
+            top_k: top_k.clamp(1, trie.labels()),
+            decoding,
+            temperature: f64::from(temperature),
+            tolerance: PROBABILITY_TOLERANCE,
+            memory,
+        }
+    }
+
+    /// The same, content with another width of the interval in which the best label's probability is known, 0 to 1.
+    pub fn with_tolerance(self, tolerance: f64) -> Self {
+        Self { tolerance, ..self }
     }
 
     /// Its memory, for the next one.
@@ -279,7 +293,7 @@ impl<'t> Search<'t> {
         }
         let best = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let known = self.known_share(best, scores.iter().copied());
-        1.0 / known - 1.0 / (known + self.open_share(best, open)) > PROBABILITY_TOLERANCE
+        1.0 / known - 1.0 / (known + self.open_share(best, open)) > self.tolerance
     }
 
     /// exp(x/T), the share of a leaf whose score differs from the best one's by x; 0 below the range of f64.

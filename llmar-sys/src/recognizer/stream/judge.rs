@@ -23,6 +23,8 @@ pub(super) struct Judge {
     pub smoothed: Vec<f32>,
     /// Since when each label's smoothed probability is not below `end_below`; `u64::MAX` where it is.
     pub since: Vec<u64>,
+    /// Since when the label that says that nothing happens is not the best one any more; `None` while it is, or where there is no such label.
+    pub moving_ns: Option<u64>,
     /// Time of the last decision; `None` before the first.
     pub decided_ns: Option<u64>,
     pub action: Option<Action>,
@@ -53,7 +55,7 @@ impl Rules {
 impl Judge {
     /// Before the first decision.
     pub fn new(labels: usize) -> Self {
-        Self { smoothed: vec![0.0; labels], since: vec![u64::MAX; labels], decided_ns: None, action: None }
+        Self { smoothed: vec![0.0; labels], since: vec![u64::MAX; labels], moving_ns: None, decided_ns: None, action: None }
     }
 
     /// Forgets everything; there may be another number of labels now.
@@ -62,7 +64,7 @@ impl Judge {
         self.smoothed.resize(labels, 0.0);
         self.since.clear();
         self.since.resize(labels, u64::MAX);
-        (self.decided_ns, self.action) = (None, None);
+        (self.moving_ns, self.decided_ns, self.action) = (None, None, None);
     }
 
     /// Takes a decision: `event` has body, times and what was missing; `ranking` counts the labels of `labels.trie`. Gives `tell` the
@@ -107,6 +109,10 @@ impl Judge {
         event.unknown = best.probability < rules.unknown_below;
         event.idle = labels.idle == Some(best.label);
         self.decided_ns = Some(event.time_ns);
+        self.moving_ns = match labels.idle {
+            Some(_) if !event.idle => Some(self.moving_ns.unwrap_or(before_ns)),
+            _ => None,
+        };
         if !rules.actions_only {
             tell(event);
         }
@@ -120,7 +126,9 @@ impl Judge {
         }
         let begins = best.probability >= rules.begin_at && !event.idle && self.action.is_none_or(|action| action.label != best.label);
         if begins {
-            let start_ns = self.since[best.label as usize].min(event.time_ns);
+            // An action shows before it can be named: it began when rest ended, or the action before it.
+            let named_ns = self.since[best.label as usize].min(event.time_ns);
+            let start_ns = if self.action.is_some() { named_ns } else { self.moving_ns.map_or(named_ns, |moving| moving.min(named_ns)) };
             self.end(event.body, start_ns, event.time_ns, &mut tell);
             self.action = Some(Action { label: best.label, start_ns, peak: best.probability });
             tell(Event {
