@@ -206,6 +206,11 @@ impl Engine {
             thought.guessed.clear();
             thought.slot.clear();
             thought.slot.resize(nodes, 0);
+            // A search that is harder than those before must not allocate.
+            thought.search.reserve(&self.labels.trie);
+            thought.guessed.reserve(GUESSED);
+            thought.order.clear();
+            thought.order.reserve(self.labels.trie.inner());
         }
     }
 
