@@ -61,6 +61,13 @@ pub struct Event {
     pub latency_ns: u64,
 }
 
+impl Default for Event {
+    /// A place for an event: what it says means nothing.
+    fn default() -> Self {
+        Self::new(EventKind::Decision, 0, 0)
+    }
+}
+
 impl Event {
     /// An event of a body at a time, with nothing else in it.
     pub(super) fn new(kind: EventKind, body: u64, time_ns: u64) -> Self {
