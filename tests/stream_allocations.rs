@@ -1,5 +1,5 @@
-//! A live stream in its steady state allocates nothing, and a long run needs no more memory than a short one. In a crate of its own: it counts
-//! what the allocator of the whole process does on the thread that asks.
+//! A live stream in its steady state allocates nothing, and a long run needs no more memory than a short one. In a crate of its own: it
+//! counts what the allocator of the whole process does on the thread that asks.
 
 #[path = "common/tiny.rs"]
 mod tiny;

@@ -237,8 +237,8 @@ pub fn motion(seed: u64, frames: usize) -> Vec<f32> {
     joints
 }
 
-/// The labels of the live model, as many tokens each, so that now this one is likelier and now that. The last one says that nothing happens; the first
-/// two need knees.
+/// The labels of the live model, as many tokens each, so that now this one is likelier and now that. The last one says that nothing
+/// happens; the first two need knees.
 pub const LIVE_LABELS: [&str; 6] = ["walk down", "walk water", "wave down", "wave water", "wave tokens", "walk tokens"];
 /// Frames a second of the live model.
 pub const LIVE_FPS: f32 = 30.0;

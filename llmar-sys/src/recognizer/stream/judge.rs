@@ -196,7 +196,12 @@ mod tests {
     proptest! {
         #[test]
         fn actions_begin_and_end_in_turn_and_in_time(
-            steps in steps(), smoothing in 0.0_f32..0.9, begin_at in 0.2_f32..0.9, share in 0.0_f32..=1.0, top_k in 1_usize..=LABELS, window in 0_u64..3_000,
+            steps in steps(),
+            smoothing in 0.0_f32..0.9,
+            begin_at in 0.2_f32..0.9,
+            share in 0.0_f32..=1.0,
+            top_k in 1_usize..=LABELS,
+            window in 0_u64..3_000,
         ) {
             let rules = Rules { smoothing, begin_at, end_below: begin_at * share, unknown_below: 0.0, top_k, actions_only: false };
             let (labels, mut judge) = (labels(), Judge::new(LABELS));
