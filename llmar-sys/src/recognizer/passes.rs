@@ -69,7 +69,7 @@ impl Passes {
             chunk: Default::default(),
         };
         for (i, &id) in (0..).zip(ids) {
-            passes.push(i, i, [0..i + 1], Input::Word(id));
+            passes.push(i, i, std::iter::once(0..i + 1), Input::Word(id));
         }
         passes.run(device, model, None, |_, _| Ok(()), &Control::default())?;
         passes.prefix = ids.len() as u32;

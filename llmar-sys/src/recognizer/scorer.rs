@@ -90,7 +90,7 @@ impl Scorer {
             let words = suffix.iter().map(|&id| Input::Word(id));
             let mut slot = start;
             for input in codes.chain(words) {
-                self.passes.push(self.passes.prefix() + slot - start, slot, [start..slot + 1], input);
+                self.passes.push(self.passes.prefix() + slot - start, slot, std::iter::once(start..slot + 1), input);
                 slot += 1;
             }
             self.passes.want(clip, LabelTrie::ROOT);

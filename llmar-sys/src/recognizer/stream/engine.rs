@@ -396,7 +396,7 @@ impl Engine {
             searches[i] = Some(Search::with_memory(trie, rules.top_k, Decoding::Exact, temperature, search));
             let base = prefix + window * place as u32;
             for (at, &token) in (0..).zip(&body.tokens).skip(body.cached) {
-                passes.push(prefix + at, base + at, [base..base + at + 1], Input::Code(token));
+                passes.push(prefix + at, base + at, std::iter::once(base..base + at + 1), Input::Code(token));
             }
             let tokens = base..base + body.tokens.len() as u32;
             let begin = free;

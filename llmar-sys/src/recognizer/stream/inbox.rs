@@ -97,7 +97,7 @@ impl Inbox {
         for (joint, values) in values.chunks_exact_mut(self.coords).enumerate() {
             let flagged = pose.valid.is_some_and(|valid| valid[joint] == 0);
             // A confidence that is not a number is none.
-            let doubtful = pose.confidence.is_some_and(|confidence| !(confidence[joint] >= self.min_confidence));
+            let doubtful = pose.confidence.is_some_and(|confidence| confidence[joint].is_nan() || confidence[joint] < self.min_confidence);
             if flagged || doubtful || !values.iter().all(|x| x.is_finite()) {
                 values.fill(f32::NAN);
             }
