@@ -237,6 +237,65 @@ pub fn motion(seed: u64, frames: usize) -> Vec<f32> {
     joints
 }
 
+/// The labels of the live model, as many tokens each, so that now this one is likelier and now that. The last one says that nothing
+/// happens; the first two need knees.
+pub const LIVE_LABELS: [&str; 6] = ["walk down", "walk water", "wave down", "wave water", "wave tokens", "walk tokens"];
+/// Frames a second of the live model.
+pub const LIVE_FPS: f32 = 30.0;
+
+/// The model with a causal encoder that reads frames as they come, and labels that say what they need.
+pub fn live_metadata(scheme: Scheme) -> Metadata {
+    let mut metadata = metadata(scheme);
+    let preprocess = &mut metadata.preprocess;
+    preprocess.resample = Resample::Live { fps: LIVE_FPS };
+    preprocess.heading = Heading::HipsToX;
+    preprocess.scale = Scale::Segment { from: "hip_center".to_owned(), to: "shoulder_center".to_owned(), length: 0.5 };
+    metadata.encoder.causal = true;
+    let tokenizer = Tokenizer::new(tables()).expect("the tiny tokenizer");
+    let label = |(at, text): (usize, &str)| Label {
+        text: text.to_owned(),
+        ids: tokenizer.encode_continuation(&format!(" {text}")),
+        needs: if at < 2 { vec!["left_knee".to_owned(), "right_knee".to_owned()] } else { Vec::new() },
+        idle: at + 1 == LIVE_LABELS.len(),
+    };
+    metadata.labels = LIVE_LABELS.into_iter().enumerate().map(label).collect();
+    metadata
+}
+
+/// The live model as the bytes of a file. Its tensors are those of the other.
+pub fn live_bytes(scheme: Scheme) -> Vec<u8> {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("live.llmar");
+    write_checkpoint(&path, &live_metadata(scheme), &tensors(scheme)).expect("the tiny live model can be written");
+    std::fs::read(path).expect("the model just written")
+}
+
+/// Frames [20, 3] without end, of joints that wander about a posture of their own: hips and shoulders stay apart however long it lasts.
+pub struct Wander {
+    random: Random,
+    rest: Vec<f32>,
+    now: Vec<f32>,
+}
+
+impl Wander {
+    /// Every seed another.
+    pub fn new(seed: u64) -> Self {
+        let mut random = Random(seed);
+        let mut rest = random.values(20 * 3, 0.4);
+        rest[..3].copy_from_slice(&[0.0, 0.9, 2.0]);
+        rest[2 * 3..3 * 3].copy_from_slice(&[0.0, 1.9, 2.0]);
+        Self { random, now: rest.clone(), rest }
+    }
+
+    /// The next frame.
+    pub fn next_frame(&mut self) -> &[f32] {
+        for (now, rest) in self.now.iter_mut().zip(&self.rest) {
+            *now = rest + 0.9 * (*now - rest) + 0.1 * self.random.next_f32();
+        }
+        &self.now
+    }
+}
+
 /// The clip of these joints.
 pub fn clip(joints: &[f32]) -> Clip<'_> {
     Clip {

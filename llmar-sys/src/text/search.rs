@@ -72,6 +72,21 @@ pub struct SearchMemory {
     still_open: Vec<u32>,
 }
 
+impl SearchMemory {
+    /// Room for all that a search in this trie may need, so that no later one allocates.
+    pub fn reserve(&mut self, trie: &LabelTrie) {
+        let (inner, labels) = (trie.inner() + 1, trie.labels());
+        let room = |len: usize, wanted: usize| wanted.saturating_sub(len);
+        self.log_prob.reserve(room(self.log_prob.len(), trie.len()));
+        self.open.reserve(room(self.open.len(), inner));
+        self.found.reserve(room(self.found.len(), labels));
+        self.pass.reserve(room(self.pass.len(), inner));
+        self.candidates.reserve(room(self.candidates.len(), inner));
+        self.scores.reserve(room(self.scores.len(), labels + inner));
+        self.still_open.reserve(room(self.still_open.len(), inner));
+    }
+}
+
 /// The result of a finished search.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Ranking {

@@ -279,7 +279,11 @@ impl Reader {
             }
         }
         let (before, after) = (body.tokens.len(), live.missing.len() >> halvings);
-        self.make_tokens(device, body, after)?;
+        if let Err(error) = self.make_tokens(device, body, after) {
+            // Rows that cannot be read would fail again with every row after them.
+            self.restart(device, body)?;
+            return Err(error);
+        }
         step.tokens += (after - before) as u64;
         if let Window::Live(live) = &body.window {
             body.since_decision += after.saturating_sub(before.max(live.repeated));

@@ -219,6 +219,11 @@ impl Engine {
             thought.guessed.clear();
             thought.slot.clear();
             thought.slot.resize(nodes, 0);
+            // A search that is harder than those before must not allocate.
+            thought.search.reserve(&self.labels.trie);
+            thought.guessed.reserve(GUESSED);
+            thought.order.clear();
+            thought.order.reserve(self.labels.trie.inner());
         }
     }
 
@@ -324,6 +329,8 @@ impl Engine {
             if !skipped {
                 break;
             }
+            // One slow update must not put an end to all others: with every one that is left out the next is more likely.
+            self.expected = self.expected * 7 / 8;
         }
         Ok(())
     }

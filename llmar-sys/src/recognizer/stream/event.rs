@@ -62,7 +62,7 @@ pub struct Event {
 }
 
 impl Default for Event {
-    /// Nothing, for room that is filled later.
+    /// A place for an event: what it says means nothing.
     fn default() -> Self {
         Self::new(EventKind::Decision, 0, 0)
     }

@@ -146,6 +146,10 @@ impl Inbox {
         if newest.saturating_sub(got_ns) > self.forget_ns {
             return Err(Error::BackwardTime { body, newest_ns: newest, got_ns });
         }
+        if self.places.iter().all(Option::is_some) {
+            // Those that left by this time make room: nobody else may say what time it is.
+            self.pass_time(got_ns);
+        }
         let limit = self.places.len();
         self.places.iter().position(Option::is_none).ok_or(Error::BodyLimit { body, limit })
     }

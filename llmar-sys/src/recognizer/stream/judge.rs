@@ -25,7 +25,7 @@ pub(super) struct Judge {
     pub since: Vec<u64>,
     /// Since when the label that says that nothing happens is not the best one any more; `None` while it is, or where there is no such label.
     pub moving_ns: Option<u64>,
-    /// Time of the last decision; `None` before the first.
+    /// Time of the last decision, or of an action's end after it; `None` before the first.
     pub decided_ns: Option<u64>,
     pub action: Option<Action>,
 }
@@ -126,9 +126,14 @@ impl Judge {
         }
         let begins = best.probability >= rules.begin_at && !event.idle && self.action.is_none_or(|action| action.label != best.label);
         if begins {
-            // An action shows before it can be named: it began when rest ended, or the action before it.
             let named_ns = self.since[best.label as usize].min(event.time_ns);
-            let start_ns = if self.action.is_some() { named_ns } else { self.moving_ns.map_or(named_ns, |moving| moving.min(named_ns)) };
+            let start_ns = match (&self.action, self.moving_ns) {
+                // Where another action goes on, this one was not the likelier until now.
+                (Some(_), _) => named_ns.max(u64::midpoint(before_ns, event.time_ns)).min(event.time_ns),
+                // An action shows before it can be named: it began when rest ended.
+                (None, Some(moving_ns)) => moving_ns.min(named_ns),
+                (None, None) => named_ns,
+            };
             self.end(event.body, start_ns, event.time_ns, &mut tell);
             self.action = Some(Action { label: best.label, start_ns, peak: best.probability });
             tell(Event {
@@ -144,7 +149,116 @@ impl Judge {
     pub fn end(&mut self, body: u64, end_ns: u64, time_ns: u64, tell: &mut impl FnMut(Event)) {
         if let Some(Action { label, start_ns, peak }) = self.action.take() {
             let end_ns = end_ns.max(start_ns);
+            // What comes next has not begun before.
+            self.decided_ns = self.decided_ns.map(|decided_ns| decided_ns.max(end_ns));
+            self.moving_ns = self.moving_ns.map(|moving_ns| moving_ns.max(end_ns));
+            self.since.iter_mut().filter(|since| **since != u64::MAX).for_each(|since| *since = (*since).max(end_ns));
             tell(Event { start_ns, end_ns, label: Some(label), probability: peak, ..Event::new(EventKind::End, body, time_ns) });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::recognizer::question::Question;
+    use crate::recognizer::stream::labels::LabelState;
+    use crate::text::{LabelScore, LabelTrie};
+
+    const LABELS: usize = 4;
+
+    /// Four labels, the last of them idle.
+    fn labels() -> Labels {
+        let ids = [[1], [2], [3], [4]];
+        let trie = LabelTrie::new(ids.iter().map(|ids| &ids[..]), 0, 5).unwrap();
+        let names = (0..LABELS).map(|label| label.to_string()).collect();
+        Labels {
+            question: Question { suffix_ids: Vec::new(), names, trie: trie.clone() },
+            trie,
+            of_trie: (0..LABELS as u32).collect(),
+            states: vec![LabelState::Allowed; LABELS],
+            idle: Some(LABELS as u32 - 1),
+        }
+    }
+
+    /// The best `top_k` of these weights, as a search ranks them.
+    fn ranking(weights: [f32; LABELS], top_k: usize) -> Ranking {
+        let total: f32 = weights.iter().sum();
+        let mut order: Vec<usize> = (0..LABELS).collect();
+        order.sort_by(|a, b| weights[*b].total_cmp(&weights[*a]));
+        order.truncate(top_k);
+        Ranking {
+            top: order.iter().map(|&label| LabelScore { label, log_prob: (weights[label] / total).ln() }).collect(),
+            probabilities: order.iter().map(|&label| weights[label] / total).collect(),
+        }
+    }
+
+    /// Weights of a label that is often far ahead of the others.
+    fn weights() -> impl Strategy<Value = [f32; LABELS]> {
+        prop::array::uniform4(0.0_f32..6.0).prop_map(|logits| logits.map(f32::exp))
+    }
+
+    /// A decision and how long it came after the one before, or an end of the input.
+    fn steps() -> impl Strategy<Value = Vec<(Option<[f32; LABELS]>, u64)>> {
+        prop::collection::vec((prop::option::weighted(0.9, weights()), 2_u64..1_000), 1..80)
+    }
+
+    proptest! {
+        #[test]
+        fn actions_begin_and_end_in_turn_and_in_time(
+            steps in steps(),
+            smoothing in 0.0_f32..0.9,
+            begin_at in 0.2_f32..0.9,
+            share in 0.0_f32..=1.0,
+            top_k in 1_usize..=LABELS,
+            window in 0_u64..3_000,
+        ) {
+            let rules = Rules { smoothing, begin_at, end_below: begin_at * share, unknown_below: 0.0, top_k, actions_only: false };
+            let (labels, mut judge) = (labels(), Judge::new(LABELS));
+            let mut events = Vec::new();
+            let mut now = 5_000;
+            for (weights, later) in steps {
+                now += later;
+                match weights {
+                    Some(weights) => {
+                        let event = Event { start_ns: now - window, ..Event::new(EventKind::Decision, 7, now) };
+                        judge.decide(&rules, &labels, &ranking(weights, top_k), event, |event| events.push(event));
+                    }
+                    None => judge.end(7, now, now, &mut |event| events.push(event)),
+                }
+                prop_assert!((judge.smoothed.iter().sum::<f32>() - 1.0).abs() < 1e-4 || judge.decided_ns.is_none());
+            }
+            let mut on: Option<Event> = None;
+            let (mut told_ns, mut free_ns) = (0, 0);
+            for event in events {
+                prop_assert!(event.time_ns >= told_ns && event.body == 7);
+                told_ns = event.time_ns;
+                match event.kind {
+                    EventKind::Decision => {
+                        let top = &event.top[..event.top_count as usize];
+                        prop_assert_eq!(top.len(), top_k);
+                        prop_assert!(top.windows(2).all(|pair| pair[0].probability >= pair[1].probability));
+                        prop_assert!(top.iter().map(|scored| scored.probability).sum::<f32>() <= 1.0 + 1e-4);
+                        prop_assert_eq!((event.label, event.idle), (Some(top[0].label), top[0].label == LABELS as u32 - 1));
+                    }
+                    EventKind::Begin => {
+                        prop_assert!(on.is_none() && event.probability >= begin_at);
+                        prop_assert!(event.label.is_some_and(|label| label + 1 < LABELS as u32), "idle is no action");
+                        prop_assert!(free_ns <= event.start_ns && event.start_ns <= event.time_ns, "{free_ns}: {event:?}");
+                        on = Some(event);
+                    }
+                    EventKind::End => {
+                        let Some(begin) = on.take() else { return Err(TestCaseError::fail("an end without a beginning")) };
+                        prop_assert_eq!((event.label, event.start_ns), (begin.label, begin.start_ns));
+                        prop_assert!(event.start_ns <= event.end_ns && event.end_ns <= event.time_ns, "{event:?}");
+                        prop_assert!(event.probability >= begin.probability);
+                        free_ns = event.end_ns;
+                    }
+                    EventKind::Forgotten => return Err(TestCaseError::fail("nobody was forgotten")),
+                }
+            }
         }
     }
 }
