@@ -78,7 +78,9 @@ impl Frame {
         if line.kind != "frame" {
             return Ok(None);
         }
-        let (Some(time_ns), Some(points)) = (line.time_ns, line.joints) else { return Err("expected the keys `time_ns` and `joints`".into()) };
+        let (Some(time_ns), Some(points)) = (line.time_ns, line.joints) else {
+            return Err("expected the keys `time_ns` and `joints`".into());
+        };
         if points.len() != joints {
             return Err(format!("expected {joints} joints, got {}", points.len()));
         }

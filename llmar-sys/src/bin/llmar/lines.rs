@@ -62,8 +62,15 @@ impl Names {
             EventKind::Decision => {
                 let top = event.top.iter().take(event.top_count as usize);
                 let top: Vec<_> = top.map(|scored| format!("{} {:.0}%", self.label(scored.label), 100.0 * scored.probability)).collect();
-                let state = if event.unknown { "unknown: " } else if event.idle { "idle: " } else { "" };
-                let missing = if event.missing > 0.0 { format!(", {:.0}% of joints missing", 100.0 * event.missing) } else { String::new() };
+                let state = if event.unknown {
+                    "unknown: "
+                } else if event.idle {
+                    "idle: "
+                } else {
+                    ""
+                };
+                let missing =
+                    if event.missing > 0.0 { format!(", {:.0}% of joints missing", 100.0 * event.missing) } else { String::new() };
                 write!(line, "{state}{}  ({:.1} ms{missing})", top.join(", "), ms(event.latency_ns))
             }
             EventKind::Begin => write!(line, "{label} {percent:.0}%, since {:.3} s", seconds(event.start_ns)),

@@ -238,7 +238,16 @@ mod tests {
         for host in ["127.0.0.1:8080", "localhost:1", "LOCALHOST", "127.0.0.1"] {
             assert!(is_local(host), "{host}");
         }
-        for host in ["", "example.org", "127.0.0.1.example.org:80", "localhost.example.org", "127.0.0.1:", "127.0.0.1:8080:1", "[::1]:80", "a@127.0.0.1:x"] {
+        for host in [
+            "",
+            "example.org",
+            "127.0.0.1.example.org:80",
+            "localhost.example.org",
+            "127.0.0.1:",
+            "127.0.0.1:8080:1",
+            "[::1]:80",
+            "a@127.0.0.1:x",
+        ] {
             assert!(!is_local(host), "{host}");
         }
     }
@@ -247,7 +256,14 @@ mod tests {
     fn a_request_has_one_host_and_a_length_that_is_a_number() {
         let status = |head: &str| parse(head).err();
         assert_eq!(status("GET / HTTP/1.1\r\nHost: localhost"), None);
-        for bad in ["", "GET /", "GET / HTTP/1.1", "GET / HTTP/1.1\r\nHost: a\r\nHost: b", "GET / HTTP/1.1\r\nHost", "GET / /x HTTP/1.1\r\nHost: a"] {
+        for bad in [
+            "",
+            "GET /",
+            "GET / HTTP/1.1",
+            "GET / HTTP/1.1\r\nHost: a\r\nHost: b",
+            "GET / HTTP/1.1\r\nHost",
+            "GET / /x HTTP/1.1\r\nHost: a",
+        ] {
             assert_eq!(status(bad), Some(400), "{bad}");
         }
         assert_eq!(status("GET / HTTP/2\r\nHost: a"), Some(505));
