@@ -203,6 +203,8 @@ fn viewers_come_and_go_and_control() {
     // Who comes while it stands is told so, and that somebody left troubles nobody.
     let mut third = view.watch();
     assert_eq!(told(&mut third, "state")["paused"], true);
+    told(&mut third, "frame");
+    told(&mut third, "decision");
     command("{\"speed\":8}");
     command("\"restart\"");
     for viewer in [&mut first, &mut third] {

@@ -17,6 +17,9 @@ const FAREWELL: Duration = Duration::from_secs(2);
 /// A message of JSON in one line.
 pub type Message = Arc<str>;
 
+/// What a message is about, of which body.
+pub type Subject = (&'static str, u64);
+
 pub struct Hub {
     inner: Mutex<Inner>,
     /// A viewer came or went.
@@ -30,6 +33,8 @@ struct Inner {
     /// Pages that are being served.
     watching: usize,
     state: Option<Message>,
+    /// The newest message of each kind about each body.
+    newest: Vec<(Subject, Message)>,
     marks: VecDeque<Message>,
     closed: bool,
 }
@@ -48,7 +53,8 @@ impl Hub {
     pub fn subscribe(self: &Arc<Self>) -> Viewer {
         let (sender, messages) = sync_channel(BACKLOG);
         let mut inner = self.lock();
-        for message in [&self.about].into_iter().chain(&inner.state).chain(&inner.marks) {
+        let newest = inner.newest.iter().map(|(_, message)| message);
+        for message in [&self.about].into_iter().chain(&inner.state).chain(&inner.marks).chain(newest) {
             let _ = sender.try_send(Arc::clone(message)); // there is room for all of these
         }
         if !inner.closed {
@@ -63,9 +69,14 @@ impl Hub {
         self.lock().watching > 0
     }
 
-    /// Tells everybody.
-    pub fn tell(&self, message: &Message) {
-        self.lock().tell(message);
+    /// Tells everybody, and who comes later until there is something newer of its kind.
+    pub fn tell_newest(&self, subject: Subject, message: Message) {
+        let mut inner = self.lock();
+        inner.tell(&message);
+        match inner.newest.iter_mut().find(|(of, _)| *of == subject) {
+            Some((_, newest)) => *newest = message,
+            None => inner.newest.push((subject, message)),
+        }
     }
 
     /// Tells everybody, and who comes later.
@@ -85,8 +96,16 @@ impl Hub {
         inner.marks.push_back(message);
     }
 
-    pub fn forget_marks(&self) {
-        self.lock().marks.clear();
+    /// There is nothing to tell any more of a body, or of all.
+    pub fn forget(&self, body: Option<u64>) {
+        let mut inner = self.lock();
+        match body {
+            Some(body) => inner.newest.retain(|(subject, _)| subject.1 != body),
+            None => {
+                inner.newest.clear();
+                inner.marks.clear();
+            }
+        }
     }
 
     /// The end: waits a moment until everybody was told everything.

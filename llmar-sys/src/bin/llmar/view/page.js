@@ -12,7 +12,7 @@ let bodies = new Map();
 let courses = new Map();
 let room = newRoom();
 const view = firstView();
-let [newest, shown, dirty, held, statistics] = [0, null, true, false, null];
+let [newest, shown, dirty, held] = [0, null, true, false];
 const rows = [];
 let colours = {};
 
@@ -159,7 +159,6 @@ const handlers = {
     note(`${clockText(message.time_s)}: body ${message.body} is gone`);
   },
   statistics(message) {
-    statistics = message;
     find('percentiles').textContent = `${message.p50_ms.toFixed(1)} ms, ${message.p99_ms.toFixed(1)} ms`;
     find('decisions').textContent = `${message.decisions}, ${message.skipped}`;
     find('frames').textContent = `${message.frames}, ${message.refused}`;
@@ -250,13 +249,13 @@ function drawLine() {
     ctx.fillStyle = colours.faint;
     ctx.fillRect(x(s + base), 0, 1, bottom);
     ctx.fillStyle = colours.muted;
-    if (s % 2 === 0 && s > end - SPAN - base) ctx.fillText(`${s} s`, x(s + base), h - 4);
+    if (s % 2 === 0 && x(s + base) > 12 && x(s + base) < w - 12) ctx.fillText(`${s} s`, x(s + base), h - 4);
   }
   const of = shown === null ? null : courses.get(shown);
   if (!of) return;
-  let before = null;
+  let before = -Infinity;
   for (const decision of of.decisions) {
-    const left = x(before ?? decision.time_s - 0.15);
+    const left = x(decision.time_s - before < 0.6 ? before : decision.time_s - 0.15);
     const height = (bottom - top) * decision.probability;
     ctx.fillStyle = decision.unknown ? colours.unknown : colourOf(decision.label);
     ctx.globalAlpha = decision.idle ? 0.35 : 0.8;

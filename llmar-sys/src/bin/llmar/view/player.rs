@@ -56,10 +56,13 @@ impl Out {
     fn event(&mut self, names: &Names, event: &Event) -> Result<(), Failure> {
         let line: Message = names.json(event).to_string().into();
         self.record(&line)?;
-        if event.kind == EventKind::Decision {
-            self.hub.tell(&line);
-        } else {
-            self.hub.tell_mark(line);
+        match event.kind {
+            EventKind::Decision => self.hub.tell_newest(("decision", event.body), line),
+            EventKind::Begin | EventKind::End => self.hub.tell_mark(line),
+            EventKind::Forgotten => {
+                self.hub.tell_mark(line);
+                self.hub.forget(Some(event.body));
+            }
         }
         Ok(())
     }
@@ -107,7 +110,7 @@ impl<'a> Player<'a> {
             // Times go on, so that a recording of it all is in order.
             start_ns = self.newest_ns + AGAIN_NS;
             self.feed.reset()?;
-            self.out.hub.forget_marks();
+            self.out.hub.forget(None);
             self.out.record(&json!({"kind": "restart", "start_s": start_ns as f64 / 1e9}).to_string())?;
         }
     }
@@ -153,7 +156,7 @@ impl<'a> Player<'a> {
             self.newest_ns = self.newest_ns.max(frame.time_ns);
             let line: Message = frame.to_json(self.coords).into();
             self.out.record(&line)?;
-            self.out.hub.tell(&line);
+            self.out.hub.tell_newest(("frame", frame.body), line);
         }
         Ok(())
     }
@@ -217,7 +220,7 @@ impl<'a> Player<'a> {
             "kind": "statistics", "frames": stats.frames, "refused": stats.refused_frames + self.bad, "decisions": stats.decisions,
             "skipped": stats.skipped_decisions, "p50_ms": ms(stats.latency.p50_ns), "p99_ms": ms(stats.latency.p99_ns),
         });
-        self.out.hub.tell(&line.to_string().into());
+        self.out.hub.tell_newest(("statistics", u64::MAX), line.to_string().into());
         Ok(())
     }
 }

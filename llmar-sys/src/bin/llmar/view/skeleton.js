@@ -45,7 +45,7 @@ function projector(room, view, w, h, flat) {
 
 // A floor of squares that stands still while bodies move over it.
 function drawFloor(ctx, room, project, colour) {
-  const step = 10 ** Math.floor(Math.log10(room.radius)) * 0.5;
+  const step = 10 ** Math.round(Math.log10(room.radius)) * 0.5;
   const reach = Math.ceil((1.6 * room.radius) / step);
   const [x, z] = [Math.round(room.centre[0] / step), Math.round(room.centre[2] / step)];
   ctx.strokeStyle = colour;
