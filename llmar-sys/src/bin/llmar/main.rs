@@ -27,20 +27,21 @@ usage:
   llmar verify MODEL
   llmar recognize MODEL CLIPS... [--top N] [--threads N] [--batch N] [--labels A,B,..] [--unknown-below P] [--greedy]
                   [--device D] [--memory BYTES] [--json]
-  llmar stream MODEL CLIPS...|- [--real-time] [--pause S] [--fps F] [--every K] [--top N] [--actions] [--threads N] [--worker] [--deadline-ms D]
-                  [--layout NAME] [--unknown-below P] [--device D] [--memory BYTES] [--json]
-  llmar view MODEL CLIPS...|- [--port P] [--record FILE] [--once] [--real-time] [--pause S] [--fps F] [--every K] [--threads N] [--deadline-ms D]
-                  [--layout NAME] [--unknown-below P] [--device D] [--memory BYTES]
+  llmar stream MODEL CLIPS...|- [--top N] [--actions] [--worker] [--json] [LIVE]
+  llmar view MODEL CLIPS...|- [--port P] [--record FILE] [--once] [LIVE]
   llmar clip CLIPS... [--index I] [--out FILE]
   llmar bench MODEL [CLIP] [--threads N] [--seconds S] [--batch N] [--prompt N] [--json]
   llmar bench MODEL [CLIP] --device cuda:N [--synthetic llama-7b|llama-13b] [--seconds S] [--batch N] [--prompt N] [--json]
 
 MODEL is a .llmar checkpoint. CLIPS are files of skeleton clips: clip archives (.safetensors), NW-UCLA JSON or DeepMimic JSON;
 the kind is found from the content. D is cpu, cuda:0, cuda:1, ... or auto. `--memory` is a budget for what the model and the recogniser allocate.
-`stream` feeds clips, one after the other with S seconds (1) between them, into a live stream and prints what it says: a decision every K action
-tokens, actions that begin and end. `-` reads frames from standard input, one a line: {\"time_ns\": 0, \"body\": 0, \"joints\": [[x, y, z], null, ...]}.
-F is the frame rate of clips that do not say theirs (30). `view` shows the same on a page that only this machine can open, in real time; what
-`--record` writes can be played like a clip. With `-`, `--real-time` waits for the frames' own times.
+`stream` feeds clips into a live stream and prints what it says: decisions, and actions that begin and end. `view` shows the same on a page
+that only this machine can open, in real time; what `--record` writes can be played like a clip. `-` reads frames from standard input,
+one a line: {\"time_ns\": 0, \"body\": 0, \"joints\": [[x, y, z], null, ...]}. LIVE are options of both:
+  [--real-time] [--pause S] [--fps F] [--every K] [--threads N] [--deadline-ms D] [--layout NAME] [--unknown-below P]
+  [--device D] [--memory BYTES]
+`--real-time` waits for each frame's time (`view` does so for clips), S are the seconds between clips (1), F the rate of clips that do not
+say theirs (30), K the action tokens between decisions (1). A decision later than D ms is not made; NAME is the layout of the frames of `-`.
 `--synthetic` measures a language model of that shape with made-up weights in MODEL's place. `clip` writes one clip as the plain text that examples/c reads.
 Exit status: 0 done, 1 error, 2 wrong usage.";
 

@@ -1,7 +1,7 @@
 //! As much of HTTP/1.1 as the page needs: three files, a stream of events, and commands. One request a connection.
 //!
-//! Only programs of this machine reach it. Pages of other sites that a browser of this machine shows must not: a request for a foreign name (DNS
-//! rebinding) and a command from a foreign page are refused.
+//! Only programs of this machine reach it. Pages of other sites that a browser of this machine shows must not: a request for a foreign name
+//! (DNS rebinding) and a command from a foreign page are refused.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -212,7 +212,8 @@ fn answer(mut stream: &TcpStream, status: u16, kind: &str, body: &str) -> io::Re
 fn head(status: &str, kind: &str) -> String {
     format!(
         "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n\
-         Content-Security-Policy: {POLICY}\r\nCross-Origin-Resource-Policy: same-origin\r\nReferrer-Policy: no-referrer\r\nConnection: close\r\n"
+         Content-Security-Policy: {POLICY}\r\nCross-Origin-Resource-Policy: same-origin\r\nReferrer-Policy: no-referrer\r\n\
+         Connection: close\r\n"
     )
 }
 

@@ -1,7 +1,7 @@
 //! `llmar view`: a page of this machine that shows the frames of a stream and what the recogniser says about them, in real time.
 //!
-//! The main thread plays: frames go into the stream at their time, and frames and events to every viewer and into the recording. A thread accepts
-//! connections, each of which has a thread of its own; what a viewer asks for comes back to the main thread as a [`Command`].
+//! The main thread plays: frames go into the stream at their time, and frames and events to every viewer and into the recording. A thread
+//! accepts connections, each of which has a thread of its own; what a viewer asks for comes back to the main thread as a [`Command`].
 
 mod http;
 mod hub;

@@ -59,7 +59,8 @@ function showDecision(decision) {
   const kind = !decision ? 'none' : decision.unknown ? 'unknown' : decision.idle ? 'idle' : current ? 'action' : 'undecided';
   const now = find('now');
   now.dataset.state = kind === 'undecided' ? 'none' : kind;
-  now.textContent = { none: 'no decision yet', unknown: 'unknown', idle: `idle: ${decision?.label}`, undecided: 'no action' }[kind] ?? current.label;
+  const words = { none: 'no decision yet', unknown: 'unknown', idle: `idle: ${decision?.label}`, undecided: 'no action' };
+  now.textContent = words[kind] ?? current.label;
   now.style.color = kind === 'action' ? colourOf(current.label) : '';
   let detail = decision && current ? `${current.label} since ${clockText(current.start_s)}` : '';
   if (kind === 'unknown') detail = `best guess ${decision.label} ${percent(decision.probability)}${detail ? `; ${detail}` : ''}`;

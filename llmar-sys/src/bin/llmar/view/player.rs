@@ -93,7 +93,8 @@ impl<'a> Player<'a> {
         }
     }
 
-    /// Plays until the input is at its end (`once`, or standard input), or for ever. `paced`: frames of standard input wait for their time too.
+    /// Plays until the input is at its end (`once`, or standard input), or for ever.
+    /// `paced`: frames of standard input wait for their time too.
     pub fn run(mut self, once: bool, paced: bool) -> Result<(), Failure> {
         self.tell_state();
         // Nothing is missed by who opens the page a moment later.
