@@ -1,15 +1,17 @@
 //! The command-line tool as its users run it: what it prints for a sound model, and a status and one line for what is not.
 
+#[path = "common/archive.rs"]
+mod archive;
 #[path = "common/tiny.rs"]
 mod tiny;
 
-use std::collections::HashMap;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 
+use archive::archive;
 use llmar::device::Scheme;
-use safetensors::tensor::{Dtype, TensorView};
 use serde_json::Value;
 
 /// What a run gave: exit status, standard output, standard error.
@@ -81,30 +83,6 @@ impl Files {
     fn text(&self, name: &str) -> String {
         self.path(name).display().to_string()
     }
-}
-
-/// Writes clips [frames, 1, 20, 3] of kinect1_20 as a clip archive.
-fn archive(path: &Path, clips: &[&[f32]]) {
-    let about = serde_json::json!({
-        "name": "made_up", "classes": ["walk", "wave"], "fps": 30.0, "parents": vec![-1; 20],
-        "joints": llmar::skeleton::Layout::find("kinect1_20").unwrap().joints,
-    });
-    let joints: Vec<u8> = clips.iter().flat_map(|clip| clip.iter().flat_map(|x| x.to_le_bytes())).collect();
-    let mut offsets = vec![0i64];
-    offsets.extend(clips.iter().scan(0, |end, clip| {
-        *end += clip.len() as i64 / 60;
-        Some(*end)
-    }));
-    let le = |numbers: &[i64]| numbers.iter().flat_map(|n| n.to_le_bytes()).collect::<Vec<u8>>();
-    let (labels, frames) = (le(&vec![0; clips.len()]), offsets[clips.len()] as usize);
-    let (count, offsets) = (offsets.len(), le(&offsets));
-    let tensors = [
-        ("joints", TensorView::new(Dtype::F32, vec![frames, 1, 20, 3], &joints).unwrap()),
-        ("offsets", TensorView::new(Dtype::I64, vec![count], &offsets).unwrap()),
-        ("labels", TensorView::new(Dtype::I64, vec![clips.len()], &labels).unwrap()),
-    ];
-    let bytes = safetensors::serialize(tensors, Some(HashMap::from([("clips".to_owned(), about.to_string())]))).unwrap();
-    fs::write(path, bytes).unwrap();
 }
 
 #[test]
@@ -193,6 +171,124 @@ fn a_bench_reports_every_figure() {
         assert!(report["floors"][floor].as_f64().is_some_and(|v| v > 0.0), "{floor}: {report}");
     }
     assert!(good(&["bench", &files.text("tiny-q8.llmar"), &files.text("nw_ucla.json"), "--seconds", "0.01"]).contains("one recognition"));
+}
+
+/// What `llmar stream` prints: its lines and its statistics.
+fn stream(arguments: &[&str]) -> (Vec<String>, String) {
+    let ran = llmar(&[&["stream"], arguments].concat());
+    assert_eq!(ran.code, 0, "{arguments:?}: {}", ran.err);
+    assert!(ran.err.lines().count() == 1 && ran.err.starts_with("llmar: ") && ran.err.contains("p99"), "{}", ran.err);
+    (ran.out.lines().map(str::to_owned).collect(), ran.err)
+}
+
+/// The same with frames on standard input.
+fn stream_of(input: &str, arguments: &[&str]) -> Ran {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_llmar"));
+    let pipes = command.arg("stream").args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut process = pipes.spawn().unwrap();
+    process.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let output = process.wait_with_output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    Ran { code: output.status.code().unwrap(), out: text(output.stdout), err: text(output.stderr) }
+}
+
+#[test]
+fn clips_are_streamed() {
+    let files = Files::new();
+    let (model, clip) = (files.text("tiny-q8.llmar"), files.text("long.safetensors"));
+    archive(&files.path("long.safetensors"), &[&tiny::motion(5, 150), &tiny::motion(6, 120)]);
+    let (text, statistics) = stream(&[&model, &clip]);
+    let decisions: Vec<_> = text.iter().filter(|line| line.contains("  decision  ")).collect();
+    assert!(decisions.len() > 10 && statistics.contains("270 frames (0 refused)"), "{text:#?} {statistics}");
+    assert!(statistics.contains(&format!("{} decisions", decisions.len())), "{statistics}");
+    for line in decisions {
+        assert!(line.contains(" s  body 0  ") && line.matches('%').count() == 3 && line.ends_with("ms)"), "{line}");
+    }
+
+    let json = |arguments: &[&str]| -> Vec<Value> {
+        let (lines, _) = stream(&[&[model.as_str(), &clip, "--json"], arguments].concat());
+        lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let all = json(&["--top", "4"]);
+    assert_eq!(all.len(), text.len());
+    for event in &all {
+        assert!(event["body"] == 0 && event["start_s"].as_f64() <= event["end_s"].as_f64(), "{event}");
+        if event["kind"] == "decision" {
+            let sum: f64 = event["top"].as_array().unwrap().iter().map(|label| label["probability"].as_f64().unwrap()).sum();
+            assert!((sum - 1.0).abs() < 1e-4 && event["top"][0]["label"] == event["label"] && event["tokens"] == 8, "{event}");
+        }
+    }
+    // The second clip follows a pause of a second, or of another length.
+    let last = |events: &[Value]| events.iter().filter_map(|event| event["time_s"].as_f64()).fold(0.0, f64::max);
+    assert!((last(&all) - (149.0 / 30.0 + 1.0 + 119.0 / 30.0)).abs() < 0.01, "{}", last(&all));
+    assert!((last(&json(&["--pause", "2.5"])) - (149.0 / 30.0 + 2.5 + 119.0 / 30.0)).abs() < 0.01);
+    // A worker and more threads change nothing but the time; fewer decisions are fewer.
+    let answers =
+        |events: Vec<Value>| -> Vec<_> { events.into_iter().map(|event| (event["time_s"].clone(), event["label"].clone())).collect() };
+    let (all, worked) = (answers(json(&[])), answers(json(&["--worker", "--threads", "2"])));
+    assert_eq!(all, worked);
+    assert!(json(&["--every", "4"]).len() < all.len() / 2);
+    assert!(json(&["--actions"]).iter().all(|event| event["kind"] != "decision"));
+    assert!(json(&["--unknown-below", "1"]).iter().filter(|event| event["kind"] == "decision").all(|event| event["unknown"] == true));
+}
+
+#[test]
+fn live_frames_are_streamed() {
+    let files = Files::new();
+    let model = files.text("tiny-q8.llmar");
+    let frame = |(frame, joints): (usize, &[f32])| {
+        let joints: Vec<_> = joints.chunks(3).enumerate().map(|(joint, p)| (joint != 3 || frame % 2 == 0).then_some(p)).collect();
+        let line = serde_json::json!({"time_ns": 1_700_000_000_000_000_000_u64 + frame as u64 * 33_333_333, "body": 7, "joints": joints});
+        format!("{line}\n")
+    };
+    let lines: Vec<String> = tiny::motion(5, 150).chunks(60).enumerate().map(frame).collect();
+    let ran = stream_of(&lines.concat(), &[&model, "-", "--layout", "kinect1_20"]);
+    assert_eq!((ran.code, ran.err.lines().count()), (0, 1), "{}", ran.err);
+    assert!(ran.err.contains("150 frames (0 refused)") && ran.out.lines().all(|line| line.contains("body 7")), "{}", ran.out);
+    assert!(ran.out.lines().count() > 5, "{}", ran.out);
+
+    // What is no frame, and a frame that comes twice, is said and left out.
+    let bad =
+        [lines[0].as_str(), "{\"time_ns\": 1}\n", "no\n", "\n", &lines[1], &lines[1], "{\"time_ns\":9,\"joints\":[null]}\n", &lines[2]];
+    let ran = stream_of(&bad.concat(), &[&model, "-", "--json"]);
+    assert!(ran.code == 0 && ran.err.contains("3 frames (4 refused)"), "{}", ran.err);
+    for said in ["line 2: expected the keys", "line 3: not a frame", "a second frame at", "line 7: expected 20 joints, got 1"] {
+        assert!(ran.err.contains(said), "{said}: {}", ran.err);
+    }
+    let ran = stream_of("no\n", &[&model, "-"]);
+    assert!(ran.code == 1 && ran.err.contains("no line holds a frame"), "{}", ran.err);
+}
+
+#[test]
+fn what_cannot_be_streamed_is_said() {
+    let files = Files::new();
+    let (model, clips) = (files.text("tiny-q8.llmar"), files.text("clips.safetensors"));
+    bad(1, "No such file", &["stream", &model, &files.text("absent.json")]);
+    bad(1, "no joint is seen", &["stream", &model, &files.text("unseen.safetensors")]);
+    bad(1, "unknown skeleton layout", &["stream", &model, "-", "--layout", "octopus"]);
+    bad(1, "top_k", &["stream", &model, &clips, "--top", "9"]);
+    bad(1, "tokens_per_decision", &["stream", &model, &clips, "--every", "0"]);
+    archive(&files.path("empty.safetensors"), &[]);
+    for (needle, wrong) in [
+        ("CLIPS", &["stream", model.as_str()][..]),
+        ("- alone", &["stream", &model, "-", &clips]),
+        ("--layout", &["stream", &model, &clips, "--layout", "coco17"]),
+        ("--pause", &["stream", &model, &clips, "--pause", "-1"]),
+        ("--fps", &["stream", &model, &clips, "--fps", "nan"]),
+        ("--deadline-ms", &["stream", &model, &clips, "--deadline-ms", "0"]),
+        ("no clip", &["stream", &model, &files.text("empty.safetensors")]),
+        ("usage:", &["stream", &model, &clips, "--batch", "2"]),
+        ("70000", &["view", &model, &clips, "--port", "70000"]),
+        ("would overwrite", &["view", &model, &clips, "--record", &clips]),
+    ] {
+        bad(2, needle, wrong);
+    }
+    let recording = files.text("bad.jsonl");
+    let header = r#"{"kind":"stream","model":"tiny","layout":"kinect1_20","coords":3}"#;
+    for (text, needle) in [("", "without a frame"), ("{\"time_ns\":1,\"joints\":[]}\n", "line 2: expected 20 joints")] {
+        fs::write(&recording, format!("{header}\n{text}")).unwrap();
+        bad(1, needle, &["stream", &model, &recording]);
+    }
 }
 
 /// A model that asks for more memory than there is: an error, and the process lives to tell.

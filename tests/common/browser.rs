@@ -1,5 +1,8 @@
 //! A real Chromium without a window, driven over its DevTools pipe: what a page shows, what happens on a click, what it complains of.
 
+// Every test crate that includes this file uses another part of it.
+#![allow(dead_code, reason = "shared by several test crates")]
+
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -95,10 +98,14 @@ impl Browser {
 
     /// Opens a file and waits until it has loaded.
     pub fn open(&mut self, page: &Path) {
+        self.visit(&format!("file://{}", page.canonicalize().expect("the page is there").display()));
+    }
+
+    /// Opens an address and waits until it has loaded.
+    pub fn visit(&mut self, url: &str) {
         self.events.clear();
-        let url = format!("file://{}", page.canonicalize().expect("the page is there").display());
         self.command("Page.navigate", json!({ "url": url }));
-        self.wait_until("document.readyState === 'complete' && location.protocol === 'file:'");
+        self.wait_until("document.readyState === 'complete' && location.protocol !== 'about:'");
     }
 
     /// Value of a JavaScript expression; a promise is waited for.

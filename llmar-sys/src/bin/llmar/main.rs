@@ -1,11 +1,16 @@
-//! `llmar`: look into a model, check it, recognise clips with it, measure it.
+//! `llmar`: look into a model, check it, recognise clips and live frames with it, watch it at work, measure it.
 
 mod bench;
 #[cfg(feature = "cuda")]
 mod bench_gpu;
 mod clip;
+mod feed;
+mod frames;
 mod info;
+mod lines;
 mod recognize;
+mod stream;
+mod view;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -15,21 +20,33 @@ use llmar::device::Place;
 use llmar::recognizer::{Model, OpenOptions, THREAD_LIMIT};
 
 const HELP: &str = "\
-llmar: recognises human actions in skeleton clips
+llmar: recognises human actions in skeleton clips and live streams
 
 usage:
   llmar info MODEL [--json]
   llmar verify MODEL
   llmar recognize MODEL CLIPS... [--top N] [--threads N] [--batch N] [--labels A,B,..] [--unknown-below P] [--greedy]
                   [--device D] [--memory BYTES] [--json]
+  llmar stream MODEL CLIPS...|- [--top N] [--actions] [--worker] [--json] [LIVE]
+  llmar view MODEL CLIPS...|- [--port P] [--record FILE] [--once] [LIVE]
   llmar clip CLIPS... [--index I] [--out FILE]
   llmar bench MODEL [CLIP] [--threads N] [--seconds S] [--batch N] [--prompt N] [--json]
   llmar bench MODEL [CLIP] --device cuda:N [--synthetic llama-7b|llama-13b] [--seconds S] [--batch N] [--prompt N] [--json]
 
 MODEL is a .llmar checkpoint. CLIPS are files of skeleton clips: clip archives (.safetensors), NW-UCLA JSON or DeepMimic JSON;
 the kind is found from the content. D is cpu, cuda:0, cuda:1, ... or auto. `--memory` is a budget for what the model and the recogniser allocate.
+`stream` feeds clips into a live stream and prints what it says: decisions, and actions that begin and end. `view` shows the same on a page
+that only this machine can open, in real time; what `--record` writes can be played like a clip. `-` reads frames from standard input,
+one a line: {\"time_ns\": 0, \"body\": 0, \"joints\": [[x, y, z], null, ...]}. LIVE are options of both:
+  [--real-time] [--pause S] [--fps F] [--every K] [--threads N] [--deadline-ms D] [--layout NAME] [--unknown-below P]
+  [--device D] [--memory BYTES]
+`--real-time` waits for each frame's time (`view` does so for clips), S are the seconds between clips (1), F the rate of clips that do not
+say theirs (30), K the action tokens between decisions (1). A decision later than D ms is not made; NAME is the layout of the frames of `-`.
 `--synthetic` measures a language model of that shape with made-up weights in MODEL's place. `clip` writes one clip as the plain text that examples/c reads.
 Exit status: 0 done, 1 error, 2 wrong usage.";
+
+/// Options of everything that makes a live stream.
+const LIVE: &[&str] = &["pause", "fps", "every", "threads", "deadline-ms", "layout", "unknown-below", "device", "memory"];
 
 /// Why the program ends without success.
 enum Failure {
@@ -41,6 +58,10 @@ enum Failure {
     Clip(String, llmar::Error),
     /// Standard output is gone.
     Output(io::Error),
+    /// Standard input cannot be read.
+    Input(io::Error),
+    /// No page can be served on this port.
+    Port(u16, io::Error),
 }
 
 impl From<lexopt::Error> for Failure {
@@ -77,6 +98,17 @@ struct Arguments {
     memory: u64,
     synthetic: Option<String>,
     out: Option<std::path::PathBuf>,
+    real_time: bool,
+    worker: bool,
+    actions: bool,
+    once: bool,
+    every: Option<usize>,
+    port: u16,
+    pause: Option<f64>,
+    fps: Option<f32>,
+    deadline_ms: Option<f64>,
+    layout: Option<String>,
+    record: Option<std::path::PathBuf>,
 }
 
 impl Arguments {
@@ -106,6 +138,17 @@ impl Arguments {
                     all.device = parser.value()?.string()?.parse::<Place>().map_err(|e| Failure::Usage(format!("--device: {e}")))?
                 }
                 "memory" => all.memory = parser.value()?.parse()?,
+                "real-time" => all.real_time = true,
+                "worker" => all.worker = true,
+                "actions" => all.actions = true,
+                "once" => all.once = true,
+                "every" => all.every = Some(parser.value()?.parse()?),
+                "port" => all.port = parser.value()?.parse()?,
+                "pause" => all.pause = Some(parser.value()?.parse()?),
+                "fps" => all.fps = Some(parser.value()?.parse()?),
+                "deadline-ms" => all.deadline_ms = Some(parser.value()?.parse()?),
+                "layout" => all.layout = Some(parser.value()?.string()?),
+                "record" => all.record = Some(parser.value()?.into()),
                 "synthetic" => all.synthetic = Some(parser.value()?.string()?),
                 _ => all.out = Some(parser.value()?.into()),
             }
@@ -151,6 +194,14 @@ fn run() -> Result<(), Failure> {
         "recognize" => {
             recognize::recognize(&parse(&["json", "threads", "top", "batch", "labels", "unknown-below", "greedy", "device", "memory"])?)
         }
+        "stream" => {
+            let own = ["json", "real-time", "worker", "actions", "top"];
+            stream::stream(&parse(&[&own[..], LIVE].concat())?)
+        }
+        "view" => {
+            let own = ["port", "record", "once", "real-time"];
+            view::view(&parse(&[&own[..], LIVE].concat())?)
+        }
         "clip" => clip::clip(&parse(&["index", "out"])?),
         "bench" => bench::bench(&parse(&["json", "threads", "seconds", "batch", "prompt", "device", "synthetic"])?),
         "help" => Ok(writeln!(io::stdout(), "{HELP}")?),
@@ -168,6 +219,8 @@ fn main() -> ExitCode {
         Err(Failure::Llmar(e)) => (1, e.to_string()),
         Err(Failure::Clip(clip, e)) => (1, format!("{clip}: {e}")),
         Err(Failure::Output(e)) => (1, format!("standard output: {e}")),
+        Err(Failure::Input(e)) => (1, format!("standard input: {e}")),
+        Err(Failure::Port(port, e)) => (1, format!("127.0.0.1:{port}: {e}")),
     };
     // Standard error may be closed too; there is nobody left to tell.
     let _ = writeln!(io::stderr(), "llmar: {message}");
