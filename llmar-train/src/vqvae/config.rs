@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use llmar::device::Geometry;
-use llmar::skeleton::{Centre, Heading, Resample, Scale};
+use llmar::skeleton::{ANCHOR_ROWS, Centre, Heading, Resample, Scale};
 use serde::{Deserialize, Serialize};
 
 use super::augment::Augment;
@@ -86,6 +86,9 @@ pub struct Data {
     /// Classes of which no clip is read, neither to train nor to validate, and whose labels the model does not have.
     #[serde(default)]
     pub unseen: Vec<String>,
+    /// For live models: name of a further label, which says that nothing happens. Only windows of streams have it, no clip.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle: Option<String>,
 }
 
 impl Data {
@@ -225,7 +228,11 @@ pub struct Losses {
     pub supervised_features: f64,
     /// Cross-entropy of the labels read from codes, straight through, in phase two.
     pub supervised_codes: f64,
-    /// Label smoothing of both.
+    /// For live models: cross-entropy of what happens at each token, read from that token alone, by features in phase one and by codes in phase two.
+    /// Tokens at which that is not clear are left out.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub supervised_now: f64,
+    /// Label smoothing of all three.
     pub label_smoothing: f64,
     /// Segments of a sentence that the classification head sees, and the probe that measures the finished tokens.
     pub head_segments: usize,
@@ -264,11 +271,17 @@ pub struct Losses {
     pub tau: f64,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "what serde asks for")]
+fn is_zero(weight: &f64) -> bool {
+    *weight == 0.0
+}
+
 impl Default for Losses {
     fn default() -> Self {
         Self {
             supervised_features: 0.5,
             supervised_codes: 1.0,
+            supervised_now: 0.0,
             label_smoothing: 0.1,
             head_segments: 4,
             head_dropout: 0.3,
@@ -295,6 +308,11 @@ impl Losses {
     /// Whether any loss needs the classification head.
     pub fn supervised(&self) -> bool {
         self.supervised_features > 0.0 || self.supervised_codes > 0.0
+    }
+
+    /// Weight of a loss that is alone with its kind in phase one: how strong it is beside the others matters only later.
+    pub fn alone(weight: f64) -> f64 {
+        if weight > 0.0 { 1.0 } else { 0.0 }
     }
 }
 
@@ -368,6 +386,24 @@ impl Config {
         serde_json::to_string(&own).unwrap_or_default()
     }
 
+    /// What live models need, and what is for them alone.
+    fn check_live(&self, halved: usize) -> Result<()> {
+        if !matches!(self.input.resample, Resample::Live { .. }) {
+            if self.augment.windows.is_some() || self.losses.supervised_now > 0.0 {
+                return Err(setting("input.resample", "of kind live, as augment.windows or losses.supervised_now is given", "another"));
+            }
+            return Ok(());
+        }
+        if !self.encoder.causal {
+            return Err(setting("encoder.causal", "true for a live model, whose tokens must not change any more", false));
+        }
+        let least = self.augment.windows.clone().unwrap_or_default().tokens.0;
+        if least * halved < ANCHOR_ROWS {
+            return Err(setting("augment.windows.tokens", format!("tokens of {ANCHOR_ROWS} rows or more together"), least));
+        }
+        Ok(())
+    }
+
     /// Every number is in its range and the parts fit together.
     pub fn check(&self) -> Result<()> {
         let (encoder, quantizer, losses) = (&self.encoder, &self.quantizer, &self.losses);
@@ -390,12 +426,14 @@ impl Config {
         if losses.head_segments == 0 || !w.is_multiple_of(losses.head_segments) {
             return Err(setting("losses.head_segments", format!("a divisor of the {w} tokens of a sentence"), losses.head_segments));
         }
+        self.check_live(halved)?;
         in_range("losses.label_smoothing", losses.label_smoothing, 0.0, 0.999)?;
         in_range("losses.head_dropout", losses.head_dropout, 0.0, 0.999)?;
         in_range("losses.tau", losses.tau, 1e-6, 1e6)?;
         for (name, weight) in [
             ("losses.supervised_features", losses.supervised_features),
             ("losses.supervised_codes", losses.supervised_codes),
+            ("losses.supervised_now", losses.supervised_now),
             ("losses.reconstruction", losses.reconstruction),
             ("losses.velocity", losses.velocity),
             ("losses.embed", losses.embed),

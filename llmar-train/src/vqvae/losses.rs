@@ -41,6 +41,8 @@ impl Sum {
 pub struct Objective {
     settings: Losses,
     head: Option<Head>,
+    /// Reads one token.
+    now: Option<Head>,
     decoder: Option<Decoder>,
     mmd: Option<Embeddings>,
 }
@@ -84,6 +86,9 @@ impl Embeddings {
     }
 }
 
+/// Label of a token at which it is not clear what happens.
+pub const UNCLEAR: i64 = -100;
+
 /// What one step of phase two works on.
 #[derive(Debug)]
 pub struct Batch<'a> {
@@ -91,6 +96,8 @@ pub struct Batch<'a> {
     pub inputs: &'a Tensor,
     /// [batch], i64
     pub labels: &'a Tensor,
+    /// Of each token [batch · w], i64; [`UNCLEAR`] where none is clear. Live models only.
+    pub told: &'a Tensor,
     /// [batch, w, dim]
     pub features: &'a Tensor,
 }
@@ -100,9 +107,10 @@ impl Objective {
     pub fn new(params: &mut Params, settings: &Losses, encoder: &llmar::motion::EncoderConfig, classes: usize, clip: f64) -> Result<Self> {
         let head =
             settings.supervised().then(|| Head::new(params, encoder.outputs, classes, settings.head_segments, settings.head_dropout));
+        let now = (settings.supervised_now > 0.0).then(|| Head::named(params, "now", encoder.outputs, classes, 1, settings.head_dropout));
         let decoder = (settings.reconstruction > 0.0).then(|| Decoder::new(params, encoder));
         let mmd = (settings.mmd > 0.0).then(|| Embeddings::read(params, settings, encoder.outputs, clip)).transpose()?;
-        Ok(Self { settings: settings.clone(), head, decoder, mmd })
+        Ok(Self { settings: settings.clone(), head, now, decoder, mmd })
     }
 
     /// The affine map between codes and token embeddings, [hidden, dim] and `[hidden]`, where the MMD learns one.
@@ -125,15 +133,22 @@ impl Objective {
         let mut sum = Sum::default();
         if let Some(head) = &self.head {
             let loss = || supervised::loss(&head.forward(batch.features, true), batch.labels, self.settings.label_smoothing);
-            // Alone in this phase: how strong it is beside the other losses matters only later.
-            let weight = if self.settings.supervised_features > 0.0 { 1.0 } else { 0.0 };
-            sum.add("supervised_features", weight, loss);
+            sum.add("supervised_features", Losses::alone(self.settings.supervised_features), loss);
         }
+        self.add_now(&mut sum, Losses::alone(self.settings.supervised_now), batch, batch.features);
         if let Some(decoder) = &self.decoder {
             let loss = || reconstruction::loss(&decoder.forward(batch.features), batch.inputs, self.settings.velocity);
             sum.add("reconstruction", self.settings.reconstruction, loss);
         }
         sum
+    }
+
+    /// What happens at each token of features or codes [batch, w, dim].
+    fn add_now(&self, sum: &mut Sum, weight: f64, batch: &Batch<'_>, tokens: &Tensor) {
+        if let Some(now) = &self.now {
+            let one = tokens.reshape([-1, 1, tokens.size()[2]]);
+            sum.add("supervised_now", weight, || supervised::loss(&now.forward(&one, true), batch.told, self.settings.label_smoothing));
+        }
     }
 
     /// Phase two, `done` steps into it: everything through the codebook. Also returns the nearest codes [batch · w].
@@ -153,6 +168,7 @@ impl Objective {
             let loss = || supervised::loss(&head.forward(batch.features, true), batch.labels, smoothing);
             sum.add("supervised_features", settings.supervised_features, loss);
         }
+        self.add_now(&mut sum, settings.supervised_now, batch, &through);
         if let Some(decoder) = &self.decoder {
             let loss = || reconstruction::loss(&decoder.forward(&through), batch.inputs, settings.velocity);
             sum.add("reconstruction", settings.reconstruction, loss);

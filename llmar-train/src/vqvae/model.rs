@@ -185,11 +185,16 @@ pub struct Head {
 }
 
 impl Head {
-    /// Parameters under `head.`; `segments` ≥ 1 divides the sentence.
+    /// Parameters under `head.`; `segments` ≥ 1.
     pub fn new(params: &mut Params, dim: usize, labels: usize, segments: usize, dropout: f64) -> Self {
+        Self::named(params, "head", dim, labels, segments, dropout)
+    }
+
+    /// Parameters under `name`.
+    pub fn named(params: &mut Params, name: &str, dim: usize, labels: usize, segments: usize, dropout: f64) -> Self {
         let bound = 1.0 / ((segments * dim) as f32).sqrt();
-        let weight = params.uniform("head.weight", &[labels as i64, (segments * dim) as i64], bound);
-        let bias = params.uniform("head.bias", &[labels as i64], bound);
+        let weight = params.uniform(format!("{name}.weight"), &[labels as i64, (segments * dim) as i64], bound);
+        let bias = params.uniform(format!("{name}.bias"), &[labels as i64], bound);
         Self { weight, bias, segments: segments as i64, dropout }
     }
 
@@ -200,8 +205,12 @@ impl Head {
     }
 }
 
-/// Means over `segments` equal parts of the sentence, [batch, segments · dim], of features [batch, w, dim].
+/// Means over `segments` parts of the sentence, [batch, segments · dim], of features [batch, w, dim]: equal parts where they divide it, else parts that
+/// share the tokens where they meet.
 pub fn segment_means(features: &Tensor, segments: i64) -> Tensor {
     let [batch, w, dim] = features.size()[..] else { return features.shallow_clone() };
+    if w % segments != 0 {
+        return features.transpose(1, 2).adaptive_avg_pool1d(segments).transpose(1, 2).flatten(1, -1);
+    }
     features.reshape([batch, segments, w / segments, dim]).mean_dim([2i64].as_slice(), false, Kind::Float).flatten(1, -1)
 }
