@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use llmar::checkpoint::Calibration;
+use llmar::skeleton::Preprocess;
 use llmar::text::Tokenizer;
 use serde_json::{Value, json};
 use tch::{Device, Kind, Reduction, Tensor};
@@ -13,6 +14,7 @@ use super::adapter::{CodeMap, Codebook, Lora};
 use super::config::{Config, Reads, Start, Tune};
 use super::llama::{Dropout, Llama};
 use super::memory::Need;
+use super::needs;
 use super::prompt::Words;
 use super::score::{self, Report};
 use super::sentences::{self, Sentences};
@@ -99,13 +101,21 @@ pub fn train(config: &Config, out: &Path, resume: bool, test: bool) -> Result<Va
     Ok(summary)
 }
 
-/// How often each code occurs in the plain training clips of each label [codes, labels], and the mean token embedding of each label [labels, hidden].
+/// How often each code occurs in the plain training clips of each label (of live models, in the actions and rests of windows) [codes, labels], and the
+/// mean token embedding of each label [labels, hidden].
 fn said_of_labels(stage1: &Stage1, clips: &ClipSet, llama: &Llama, words: &Words) -> Result<(Tensor, Tensor)> {
     let (codes, labels) = (stage1.meta.quantizer.codes, words.labels.len());
     let mut counts = vec![0f32; codes * labels];
-    if let Sentences::Codes(sentences) = sentences::plain(Reads::Codes, stage1, clips)? {
+    let mut count = |token: u16, label: usize| counts[usize::from(token) * labels + label] += 1.0;
+    if let Some(streams) = clips.streams(1 << stage1.meta.encoder.halvings) {
+        for length in LENGTHS {
+            let batch = streams.unchanged(&stage1.meta.preprocess, length)?;
+            let tokens = stage1.tokens(&batch.inputs)?.concat();
+            batch.parts.iter().for_each(|part| part.tokens.iter().for_each(|(token, _)| count(tokens[*token], part.label)));
+        }
+    } else if let Sentences::Codes(sentences) = sentences::plain(Reads::Codes, stage1, clips)? {
         for (sentence, label) in sentences.iter().zip(clips.labels()) {
-            sentence.iter().for_each(|token| counts[usize::from(*token) * labels + label] += 1.0);
+            sentence.iter().for_each(|token| count(*token, *label));
         }
     }
     let text = |ids: &Vec<u32>| llama.embed(ids).mean_dim([0i64].as_slice(), false, Kind::Float);
@@ -290,6 +300,12 @@ impl<'a> Run<'a> {
         Ok(scores)
     }
 
+    /// Of live models, the joints that each label needs.
+    fn needs(&self) -> BTreeMap<String, Vec<String>> {
+        let Preprocess { joints, coords, root, .. } = &self.stage1.meta.preprocess;
+        if self.stage1.live() { needs::needs(self.train, joints, *coords, root) } else { BTreeMap::new() }
+    }
+
     /// What a live model says of windows of the clips of a set; nothing of other models.
     fn windows(&self, codes: &Tensor, clips: &ClipSet) -> Result<Option<score::Live>> {
         let meta = &self.stage1.meta;
@@ -384,6 +400,8 @@ impl<'a> Run<'a> {
             suffix: config.prompt.suffix.clone(),
             answer_lead: config.prompt.answer_lead.clone(),
             labels: self.train.classes.clone(),
+            needs: self.needs(),
+            idle: self.train.idle().map(|idle| self.train.classes[idle].clone()),
             calibration: Calibration { temperature, unknown_below: config.calibration.unknown_below },
             stage1_sha256: self.stage1.sha256.clone(),
             base_source_sha256: base_sha256,

@@ -228,11 +228,7 @@ pub struct Losses {
     pub supervised_features: f64,
     /// Cross-entropy of the labels read from codes, straight through, in phase two.
     pub supervised_codes: f64,
-    /// For live models: cross-entropy of what happens at each token, read from that token alone, by features in phase one and by codes in phase two.
-    /// Tokens at which that is not clear are left out.
-    #[serde(skip_serializing_if = "is_zero")]
-    pub supervised_now: f64,
-    /// Label smoothing of all three.
+    /// Label smoothing of both.
     pub label_smoothing: f64,
     /// Segments of a sentence that the classification head sees, and the probe that measures the finished tokens.
     pub head_segments: usize,
@@ -271,17 +267,11 @@ pub struct Losses {
     pub tau: f64,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "what serde asks for")]
-fn is_zero(weight: &f64) -> bool {
-    *weight == 0.0
-}
-
 impl Default for Losses {
     fn default() -> Self {
         Self {
             supervised_features: 0.5,
             supervised_codes: 1.0,
-            supervised_now: 0.0,
             label_smoothing: 0.1,
             head_segments: 4,
             head_dropout: 0.3,
@@ -308,11 +298,6 @@ impl Losses {
     /// Whether any loss needs the classification head.
     pub fn supervised(&self) -> bool {
         self.supervised_features > 0.0 || self.supervised_codes > 0.0
-    }
-
-    /// Weight of a loss that is alone with its kind in phase one: how strong it is beside the others matters only later.
-    pub fn alone(weight: f64) -> f64 {
-        if weight > 0.0 { 1.0 } else { 0.0 }
     }
 }
 
@@ -389,8 +374,8 @@ impl Config {
     /// What live models need, and what is for them alone.
     fn check_live(&self, halved: usize) -> Result<()> {
         if !matches!(self.input.resample, Resample::Live { .. }) {
-            if self.augment.windows.is_some() || self.losses.supervised_now > 0.0 {
-                return Err(setting("input.resample", "of kind live, as augment.windows or losses.supervised_now is given", "another"));
+            if self.augment.windows.is_some() {
+                return Err(setting("input.resample", "of kind live, as augment.windows is given", "another"));
             }
             return Ok(());
         }
@@ -433,7 +418,6 @@ impl Config {
         for (name, weight) in [
             ("losses.supervised_features", losses.supervised_features),
             ("losses.supervised_codes", losses.supervised_codes),
-            ("losses.supervised_now", losses.supervised_now),
             ("losses.reconstruction", losses.reconstruction),
             ("losses.velocity", losses.velocity),
             ("losses.embed", losses.embed),

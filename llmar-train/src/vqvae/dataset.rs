@@ -190,6 +190,11 @@ impl ClipSet {
         &self.labels
     }
 
+    /// Rows [frames, persons · joints · coords] of a clip before it is resampled, or of a live model placed.
+    pub fn rows(&self, clip: usize) -> &[f32] {
+        &self.clips[clip].joints
+    }
+
     /// Label that says that nothing happens, where the model has one.
     pub fn idle(&self) -> Option<usize> {
         self.idle

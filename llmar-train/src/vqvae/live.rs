@@ -24,6 +24,8 @@ const SOON: f64 = 1.5;
 /// Two clips can follow each other where the mean distance of a joint between the end of the one and the beginning of the other is at most this
 /// share of its mean distance from the root: else the way from a chair to one's feet would pass for rest.
 const NEAR: f32 = 0.4;
+/// Share of an action that a window that does not end with it must show for the head to be asked about it.
+const SHOWN: f32 = 0.3;
 /// Clips looked at for one that can follow.
 const TRIES: usize = 6;
 /// Seconds between two knots of the sway.
@@ -102,13 +104,44 @@ pub enum Ends {
     Resting,
 }
 
+/// What a row of a stream is of.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Moment {
+    /// What happens; `None` where it is not clear.
+    pub label: Option<usize>,
+    /// The action or rest that it belongs to; `None` between them.
+    pub piece: Option<Piece>,
+}
+
+/// An action or a rest of a stream, at one of its rows.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Piece {
+    /// Its number in the stream, in the order in which they were drawn.
+    pub number: usize,
+    /// What it is called.
+    pub label: usize,
+    /// Share of it that has passed, 0..1.
+    pub progress: f32,
+}
+
 /// Rows of a stream, and what happens at each.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Stream {
     /// [rows, joints · coords], not placed.
     pub rows: Vec<f32>,
-    /// Label of each row; `None` where it is not clear.
-    pub labels: Vec<Option<usize>>,
+    /// [rows]
+    pub moments: Vec<Moment>,
+}
+
+/// An action or a rest of which a window shows enough to tell it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Part {
+    /// What it is called.
+    pub label: usize,
+    /// Its tokens, numbered through all windows of the batch, and the share of it that has passed at each, 0..1.
+    pub tokens: Vec<(usize, f32)>,
+    /// The window that ends with it, if one does.
+    pub ends: Option<usize>,
 }
 
 /// A batch of windows of equal length.
@@ -118,8 +151,8 @@ pub struct Batch {
     pub inputs: Vec<Vec<f32>>,
     /// Label of each.
     pub labels: Vec<usize>,
-    /// Label of each token [windows, tokens]: that of its last row.
-    pub told: Vec<Option<usize>>,
+    /// What they show.
+    pub parts: Vec<Part>,
 }
 
 /// The clips that streams are made of.
@@ -149,7 +182,7 @@ impl Clips<'_> {
         let like: Vec<usize> = (0..self.clips.len())
             .filter(|clip| (self.clips[*clip].frames as f32 / rows as f32 - 1.0).abs() <= windows.tempo)
             .collect();
-        let mut batch = Batch { inputs: Vec::new(), labels: Vec::new(), told: Vec::new() };
+        let mut batch = Batch { inputs: Vec::new(), labels: Vec::new(), parts: Vec::new() };
         for &clip in which {
             let (whole, rests, still) = (rng.unit() < windows.whole, rng.unit() < windows.idle, rng.unit() < 0.5);
             let stream = if whole && !like.is_empty() {
@@ -177,9 +210,10 @@ impl Clips<'_> {
 
     /// Changes, places and adds a window.
     pub fn add(&self, settings: &Augment, preprocess: &Preprocess, stream: Stream, batch: &mut Batch, rng: &mut Rng) -> Result<()> {
-        let Stream { mut rows, labels } = stream;
-        let row = rows.len() / labels.len().max(1);
-        let Some(Some(label)) = labels.last() else { return Err(setting("augment.windows", "windows with a label", "one without")) };
+        let Stream { mut rows, moments } = stream;
+        let row = rows.len() / moments.len().max(1);
+        let label = moments.last().and_then(|moment| moment.label);
+        let Some(label) = label else { return Err(setting("augment.windows", "windows with a label", "one without")) };
         let sway = settings.windows.as_ref().map_or(Windows::default().sway, |windows| windows.sway) * rng.unit();
         self.sway(sway, preprocess, row, &mut rows, rng);
         rebuild(settings, self.joints, preprocess.coords, row, &mut rows, rng);
@@ -187,9 +221,9 @@ impl Clips<'_> {
         disturb(settings, row, &mut rows, rng);
         let mut features = live_features(preprocess, &rows)?;
         drop_joints(settings.joint_drop, preprocess, &mut features, rng);
+        batch.parts.extend(parts(&moments, self.halved, batch.labels.len()));
         batch.inputs.push(features);
-        batch.labels.push(*label);
-        batch.told.extend(labels.chunks(self.halved).map(|labels| labels.last().copied().flatten()));
+        batch.labels.push(label);
         Ok(())
     }
 
@@ -197,8 +231,7 @@ impl Clips<'_> {
     fn whole(&self, settings: &Augment, clip: usize, rows: usize, rng: &mut Rng) -> Stream {
         let (low, high) = (settings.crop * rng.unit(), 1.0 - settings.crop * rng.unit());
         let played = self.played(clip, rows, (low, high), settings.warp * rng.signed());
-        let labels = (0..rows).map(|i| self.during(clip, i, rows)).collect();
-        Stream { rows: played, labels }
+        Stream { rows: played, moments: self.during(clip, 0, rows) }
     }
 
     /// The last `rows` of a stream that ends as `ends` says in or after a clip.
@@ -229,7 +262,8 @@ impl Clips<'_> {
             Ends::Resting => (length + over + rows, length + over + rows + count(SOON)),
         };
         let end = from + rng.below(to - from + 1);
-        let mut labels: Vec<Option<usize>> = (0..length).map(|i| self.during(clip, i, length)).collect();
+        let mut moments = self.during(clip, 0, length);
+        let mut number = 2; // of the next piece: the clip is 0, the rest after it 1
         if end > length {
             // A rest that goes on beyond the window, so that its move to the next pose may be anywhere, or not in the window.
             let last = stream[(length - 1) * width..].to_vec();
@@ -238,14 +272,14 @@ impl Clips<'_> {
             let rest = (end - length) + count(seconds(REST, rng));
             let moves = count(seconds(MOVE, rng)).min(rest);
             stream.extend(between(&last, &aligned(&target, &last, preprocess), rest, moves, rng.below(rest - moves + 1)));
-            labels.extend((0..rest).map(|i| self.after(clip, i, fps)));
+            moments.extend(self.after(clip, 1, rest, fps));
         }
         stream.truncate(end * width);
-        labels.truncate(end);
+        moments.truncate(end);
         // What was before it, as far as the window reaches.
         let mut first = clip;
-        while labels.len() < rows {
-            let lacks = rows - labels.len();
+        while moments.len() < rows {
+            let lacks = rows - moments.len();
             let begins = stream[..width].to_vec();
             let draw = rng.unit();
             let kind = (draw < windows.alone + windows.repeat).then_some(self.labels[first]);
@@ -253,7 +287,7 @@ impl Clips<'_> {
             let Some(before) = before else {
                 let rest: Vec<f32> = begins.repeat(lacks);
                 stream.splice(0..0, rest);
-                labels.splice(0..0, std::iter::repeat_n(self.idle, lacks));
+                moments.splice(0..0, (0..lacks).map(|i| self.resting(number, i, lacks)));
                 break;
             };
             let (mut played, length) = at_tempo(before, rng);
@@ -263,15 +297,15 @@ impl Clips<'_> {
             let last = played[(length - 1) * width..].to_vec();
             played.extend(between(&last, &begins, rest, moves, rng.below(rest - moves + 1)));
             stream.splice(0..0, played);
-            let told: Vec<Option<usize>> =
-                (0..length).map(|i| self.during(before, i, length)).chain((0..rest).map(|i| self.after(before, i, fps))).collect();
-            labels.splice(0..0, told);
+            let told = self.during(before, number, length).into_iter().chain(self.after(before, number + 1, rest, fps));
+            moments.splice(0..0, told.collect::<Vec<_>>());
+            number += 2;
             first = before;
         }
-        let surplus = labels.len() - rows;
+        let surplus = moments.len() - rows;
         stream.drain(..surplus * width);
-        labels.drain(..surplus);
-        Stream { rows: stream, labels }
+        moments.drain(..surplus);
+        Stream { rows: stream, moments }
     }
 
     /// `count` rows of a clip between two shares of its time, its tempo bent.
@@ -287,21 +321,32 @@ impl Clips<'_> {
         rows
     }
 
-    /// What happens at row `i` of the `length` of a clip.
-    fn during(&self, clip: usize, i: usize, length: usize) -> Option<usize> {
-        ((i + 1) as f64 >= TOLD * length as f64).then_some(self.labels[clip])
+    /// What the `length` rows of a clip are of.
+    fn during(&self, clip: usize, number: usize, length: usize) -> Vec<Moment> {
+        let label = self.labels[clip];
+        let moment = |i: usize| {
+            let told = (i + 1) as f64 >= TOLD * length as f64;
+            Moment { label: told.then_some(label), piece: Some(Piece { number, label, progress: i as f32 / length as f32 }) }
+        };
+        (0..length).map(moment).collect()
     }
 
-    /// What happens at the `i`-th row after a clip.
-    fn after(&self, clip: usize, i: usize, fps: f64) -> Option<usize> {
-        let passed = (i + 1) as f64 / fps;
-        if passed <= LINGERS {
-            Some(self.labels[clip])
-        } else if passed >= OVER {
-            self.idle
-        } else {
-            None
-        }
+    /// What `count` rows after a clip are of; the rest in them has a number of its own.
+    fn after(&self, clip: usize, number: usize, count: usize, fps: f64) -> Vec<Moment> {
+        let over = (OVER * fps).ceil() as usize;
+        let moment = |i: usize| {
+            if i + 1 >= over {
+                return self.resting(number, i + 1 - over, count + 1 - over);
+            }
+            Moment { label: ((i + 1) as f64 <= LINGERS * fps).then_some(self.labels[clip]), piece: None }
+        };
+        (0..count).map(moment).collect()
+    }
+
+    /// Row `i` of a rest of `count`.
+    fn resting(&self, number: usize, i: usize, count: usize) -> Moment {
+        let piece = self.idle.map(|label| Piece { number, label, progress: i as f32 / count as f32 });
+        Moment { label: self.idle, piece }
     }
 
     /// A clip of the same body that begins near where one ends, `[joints · coords]`.
@@ -344,6 +389,29 @@ impl Clips<'_> {
             }
         }
     }
+}
+
+/// Actions and rests of a window, the `window`-th of its batch, in tokens of `halved` rows.
+fn parts(moments: &[Moment], halved: usize, window: usize) -> Vec<Part> {
+    let tokens = moments.len() / halved;
+    let last = moments.last().and_then(|moment| moment.label);
+    let mut found: Vec<(usize, Part)> = Vec::new();
+    for (token, rows) in moments.chunks_exact(halved).enumerate() {
+        let Some(piece) = rows.last().and_then(|moment| moment.piece) else { continue };
+        let place = (window * tokens + token, piece.progress);
+        match found.last_mut().filter(|(number, _)| *number == piece.number) {
+            Some((_, part)) => part.tokens.push(place),
+            None => found.push((piece.number, Part { label: piece.label, tokens: vec![place], ends: None })),
+        }
+    }
+    if let Some((_, part)) = found.last_mut().filter(|(_, part)| Some(part.label) == last) {
+        part.ends = Some(window);
+    }
+    let told = |part: &Part| {
+        let (first, last) = (part.tokens[0].1, part.tokens[part.tokens.len() - 1].1);
+        part.ends.is_some() || (f64::from(last) >= TOLD && last - first >= SHOWN)
+    };
+    found.into_iter().map(|(_, part)| part).filter(told).collect()
 }
 
 /// Rows a second of a live model; 1 of others, of which there are no windows.

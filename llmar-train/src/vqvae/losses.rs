@@ -6,6 +6,7 @@ use tch::{Kind, Tensor};
 use super::codebook::Codebook;
 use super::config::Losses;
 use super::model::{Decoder, Head};
+use super::parts::Parts;
 use crate::artifacts::{self, BaseMeta};
 use crate::error::Result;
 use crate::losses::{commit, context, embed, mmd, reconstruction, supervised, usage, zipf};
@@ -41,8 +42,6 @@ impl Sum {
 pub struct Objective {
     settings: Losses,
     head: Option<Head>,
-    /// Reads one token.
-    now: Option<Head>,
     decoder: Option<Decoder>,
     mmd: Option<Embeddings>,
 }
@@ -86,18 +85,34 @@ impl Embeddings {
     }
 }
 
-/// Label of a token at which it is not clear what happens.
-pub const UNCLEAR: i64 = -100;
+/// What is said in sentences, and what it is called.
+#[derive(Clone, Copy, Debug)]
+pub enum Spoken<'a> {
+    /// One action a sentence: labels [batch], i64.
+    Whole(&'a Tensor),
+    /// Several in one.
+    Parts(&'a Parts),
+}
+
+impl Spoken<'_> {
+    /// Mean cross-entropy of the labels that `head` reads from features or codes [batch, w, dim].
+    fn loss(self, head: &Head, features: &Tensor, smoothing: f64) -> Tensor {
+        match self {
+            Self::Whole(labels) => supervised::loss(&head.forward(features, true), labels, smoothing),
+            // Windows too short to show anything.
+            Self::Parts(parts) if parts.ends.is_empty() => features.sum(Kind::Float) * 0.0,
+            Self::Parts(parts) => supervised::loss(&head.read(&parts.means(features), true), &parts.labels, smoothing),
+        }
+    }
+}
 
 /// What one step of phase two works on.
 #[derive(Debug)]
 pub struct Batch<'a> {
     /// [batch, frames, inputs]
     pub inputs: &'a Tensor,
-    /// [batch], i64
-    pub labels: &'a Tensor,
-    /// Of each token [batch · w], i64; [`UNCLEAR`] where none is clear. Live models only.
-    pub told: &'a Tensor,
+    /// What the head is to read of the features.
+    pub spoken: Spoken<'a>,
     /// [batch, w, dim]
     pub features: &'a Tensor,
 }
@@ -107,10 +122,9 @@ impl Objective {
     pub fn new(params: &mut Params, settings: &Losses, encoder: &llmar::motion::EncoderConfig, classes: usize, clip: f64) -> Result<Self> {
         let head =
             settings.supervised().then(|| Head::new(params, encoder.outputs, classes, settings.head_segments, settings.head_dropout));
-        let now = (settings.supervised_now > 0.0).then(|| Head::named(params, "now", encoder.outputs, classes, 1, settings.head_dropout));
         let decoder = (settings.reconstruction > 0.0).then(|| Decoder::new(params, encoder));
         let mmd = (settings.mmd > 0.0).then(|| Embeddings::read(params, settings, encoder.outputs, clip)).transpose()?;
-        Ok(Self { settings: settings.clone(), head, now, decoder, mmd })
+        Ok(Self { settings: settings.clone(), head, decoder, mmd })
     }
 
     /// The affine map between codes and token embeddings, [hidden, dim] and `[hidden]`, where the MMD learns one.
@@ -132,23 +146,16 @@ impl Objective {
     pub fn of_features(&self, batch: &Batch<'_>) -> Sum {
         let mut sum = Sum::default();
         if let Some(head) = &self.head {
-            let loss = || supervised::loss(&head.forward(batch.features, true), batch.labels, self.settings.label_smoothing);
-            sum.add("supervised_features", Losses::alone(self.settings.supervised_features), loss);
+            let loss = || batch.spoken.loss(head, batch.features, self.settings.label_smoothing);
+            // Alone in this phase: how strong it is beside the other losses matters only later.
+            let weight = if self.settings.supervised_features > 0.0 { 1.0 } else { 0.0 };
+            sum.add("supervised_features", weight, loss);
         }
-        self.add_now(&mut sum, Losses::alone(self.settings.supervised_now), batch, batch.features);
         if let Some(decoder) = &self.decoder {
             let loss = || reconstruction::loss(&decoder.forward(batch.features), batch.inputs, self.settings.velocity);
             sum.add("reconstruction", self.settings.reconstruction, loss);
         }
         sum
-    }
-
-    /// What happens at each token of features or codes [batch, w, dim].
-    fn add_now(&self, sum: &mut Sum, weight: f64, batch: &Batch<'_>, tokens: &Tensor) {
-        if let Some(now) = &self.now {
-            let one = tokens.reshape([-1, 1, tokens.size()[2]]);
-            sum.add("supervised_now", weight, || supervised::loss(&now.forward(&one, true), batch.told, self.settings.label_smoothing));
-        }
     }
 
     /// Phase two, `done` steps into it: everything through the codebook. Also returns the nearest codes [batch · w].
@@ -162,13 +169,9 @@ impl Objective {
         let mut sum = Sum::default();
         if let Some(head) = &self.head {
             let smoothing = settings.label_smoothing;
-            sum.add("supervised_codes", settings.supervised_codes, || {
-                supervised::loss(&head.forward(&through, true), batch.labels, smoothing)
-            });
-            let loss = || supervised::loss(&head.forward(batch.features, true), batch.labels, smoothing);
-            sum.add("supervised_features", settings.supervised_features, loss);
+            sum.add("supervised_codes", settings.supervised_codes, || batch.spoken.loss(head, &through, smoothing));
+            sum.add("supervised_features", settings.supervised_features, || batch.spoken.loss(head, batch.features, smoothing));
         }
-        self.add_now(&mut sum, settings.supervised_now, batch, &through);
         if let Some(decoder) = &self.decoder {
             let loss = || reconstruction::loss(&decoder.forward(&through), batch.inputs, settings.velocity);
             sum.add("reconstruction", settings.reconstruction, loss);

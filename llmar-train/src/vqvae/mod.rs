@@ -13,6 +13,7 @@ mod live;
 mod losses;
 mod measure;
 mod model;
+mod parts;
 mod probe;
 mod quantizer;
 #[cfg(test)]

@@ -187,21 +187,20 @@ pub struct Head {
 impl Head {
     /// Parameters under `head.`; `segments` ≥ 1.
     pub fn new(params: &mut Params, dim: usize, labels: usize, segments: usize, dropout: f64) -> Self {
-        Self::named(params, "head", dim, labels, segments, dropout)
-    }
-
-    /// Parameters under `name`.
-    pub fn named(params: &mut Params, name: &str, dim: usize, labels: usize, segments: usize, dropout: f64) -> Self {
         let bound = 1.0 / ((segments * dim) as f32).sqrt();
-        let weight = params.uniform(format!("{name}.weight"), &[labels as i64, (segments * dim) as i64], bound);
-        let bias = params.uniform(format!("{name}.bias"), &[labels as i64], bound);
+        let weight = params.uniform("head.weight", &[labels as i64, (segments * dim) as i64], bound);
+        let bias = params.uniform("head.bias", &[labels as i64], bound);
         Self { weight, bias, segments: segments as i64, dropout }
     }
 
     /// Logits [batch, labels] of features [batch, w, dim].
     pub fn forward(&self, features: &Tensor, training: bool) -> Tensor {
-        let pooled = segment_means(features, self.segments) * self.segments as f64;
-        pooled.dropout(self.dropout, training).linear(&self.weight, Some(&self.bias))
+        self.read(&segment_means(features, self.segments), training)
+    }
+
+    /// Logits [n, labels] of the means of the segments [n, segments · dim].
+    pub fn read(&self, means: &Tensor, training: bool) -> Tensor {
+        (means * self.segments as f64).dropout(self.dropout, training).linear(&self.weight, Some(&self.bias))
     }
 }
 

@@ -12,10 +12,11 @@ use tch::{Device, Kind, Tensor};
 use super::codebook::{self, Codebook};
 use super::config::{Config, Phase};
 use super::dataset::ClipSet;
-use super::live::Clips as Streams;
-use super::losses::{Batch, Objective, UNCLEAR};
+use super::live::{Batch as WindowBatch, Clips as Streams};
+use super::losses::{Batch, Objective, Spoken};
 use super::measure::{LENGTHS, Told, told};
 use super::model::{Decoder, Encoder, Head, segment_means};
+use super::parts::Parts;
 use super::probe;
 use crate::artifacts::{self, BaseMeta, DecoderMeta, Stage1Meta, Store, WORD_MAP};
 use crate::cli::VqvaeArgs;
@@ -104,8 +105,8 @@ struct Step {
     inputs: Vec<f32>,
     /// [batch]
     labels: Vec<i64>,
-    /// Of each token [batch · w], or [`UNCLEAR`]; empty but for live models.
-    told: Vec<i64>,
+    /// What the windows of a live model show.
+    windows: Option<WindowBatch>,
 }
 
 impl<'a> Clips<'a> {
@@ -130,10 +131,9 @@ impl<'a> Clips<'a> {
         if let Some(streams) = self.train.streams(1 << self.config.encoder.halvings) {
             let batch = streams.batch(augment, preprocess, clips, rng)?;
             let labels = batch.labels.iter().map(|label| *label as i64).collect();
-            let told = batch.told.iter().map(|label| label.map_or(UNCLEAR, |label| label as i64)).collect();
-            return Ok(Step { inputs: batch.inputs.concat(), labels, told });
+            return Ok(Step { inputs: batch.inputs.concat(), labels, windows: Some(batch) });
         }
-        let mut step = Step { inputs: Vec::new(), labels: Vec::new(), told: Vec::new() };
+        let mut step = Step { inputs: Vec::new(), labels: Vec::new(), windows: None };
         for clip in clips {
             step.inputs.extend(self.train.augmented(augment, preprocess, *clip, rng)?);
             step.labels.push(self.train.labels()[*clip] as i64);
@@ -213,9 +213,11 @@ impl<'a> Run<'a> {
         let name = if step < first { "features" } else { "codes" };
         let device = self.params.device();
         let inputs = self.clips.tensor(data.labels.len(), &data.inputs, device);
-        let [labels, told] = [&data.labels, &data.told].map(|labels| Tensor::from_slice(labels).to_device(device));
+        let labels = Tensor::from_slice(&data.labels).to_device(device);
+        let parts = data.windows.map(|windows| Parts::new(&windows, config.losses.head_segments, device));
         let features = self.encoder.forward(&inputs);
-        let batch = Batch { inputs: &inputs, labels: &labels, told: &told, features: &features };
+        let spoken = parts.as_ref().map_or(Spoken::Whole(&labels), Spoken::Parts);
+        let batch = Batch { inputs: &inputs, spoken, features: &features };
         let (sum, nearest) = if step < first {
             (self.objective.of_features(&batch), None)
         } else {
@@ -275,7 +277,7 @@ impl<'a> Run<'a> {
         Ok((Tensor::cat(&all, 0), Tensor::cat(&all_codes, 0), tokens))
     }
 
-    /// What the head says of the codes of windows.
+    /// What the head says of the codes of windows where it is told when what it is asked about began.
     fn windows(&self, streams: &Streams<'_>, head: &Head, codes: &Tensor) -> Result<Told> {
         let mut all = Vec::new();
         for tokens in LENGTHS {
@@ -283,9 +285,11 @@ impl<'a> Run<'a> {
             let inputs = self.clips.tensor(batch.inputs.len(), &batch.inputs.concat(), self.params.device());
             let features = tch::no_grad(|| self.encoder.forward(&inputs));
             let nearest = self.codebook.quantize(&features.flatten(0, 1)).0;
-            let said = head.forward(&codes.index_select(0, &nearest).view_as(&features), false).argmax(-1, false);
+            let parts = Parts::new(&batch, self.config.losses.head_segments, self.params.device());
+            let said = head.read(&parts.means(&codes.index_select(0, &nearest).view_as(&features)), false).argmax(-1, false);
             let said = Vec::<i64>::try_from(&said)?;
-            all.extend(batch.labels.iter().zip(said).map(|(label, said)| (features.size()[1] as usize, *label, said as usize)));
+            let last = parts.ends.iter().zip(said).filter_map(|(window, said)| Some((usize::try_from(*window).ok()?, said)));
+            all.extend(last.map(|(window, said)| (features.size()[1] as usize, batch.labels[window], said as usize)));
         }
         Ok(told(&all, streams.idle))
     }
