@@ -84,6 +84,12 @@ pub struct AdapterMeta {
     pub answer_lead: String,
     /// Labels by index.
     pub labels: Vec<String>,
+    /// Of labels that cannot be told without some joints of the model's layout, their names. Live models.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub needs: BTreeMap<String, Vec<String>>,
+    /// The label that says that nothing happens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle: Option<String>,
     /// Fitted on validation clips.
     pub calibration: Calibration,
     /// SHA-256 of the stage-1 file it was trained with.

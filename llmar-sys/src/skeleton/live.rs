@@ -354,9 +354,25 @@ impl Space {
 /// A whole clip as a stream of its most moving person would be read: at most the last `preprocess.frames` rows, as one window.
 ///
 /// # Errors
-/// Those of [`Clip::check`] and [`PoseMap::new`]; [`Error::InvalidArgument`] for other coordinates than the model's, unknown timing, or positions too
-/// large for f32 arithmetic; [`Error::EmptyClip`] when no frame shows the joints by which the body is placed, or too few rows come after it.
+/// Those of [`live_rows`]; [`Error::EmptyClip`] when the clip gives too few rows to be placed.
 pub(super) fn prepare_live(preprocess: &Preprocess, clip: &Clip<'_>) -> Result<Prepared> {
+    let (mut rows, missing) = live_rows(preprocess, clip)?;
+    let space = Space::new(preprocess)?;
+    let first = missing.len().saturating_sub(preprocess.frames);
+    let (rows, missing) = (&mut rows[first * space.width..], &missing[first..]);
+    space.place_all(rows)?;
+    let features = live_features(preprocess, rows)?;
+    let filled: u64 = missing.iter().map(|&missing| u64::from(missing)).sum();
+    Ok(Prepared { features, missing: filled as f32 / (missing.len() * preprocess.joints.len()) as f32 })
+}
+
+/// All rows [n, joints · coords] that a stream of the clip's most moving person gives, before any window places them, and how many joints of each
+/// were filled `[n]`; n is above zero. For training, which makes windows of them.
+///
+/// # Errors
+/// Those of [`Clip::check`] and [`PoseMap::new`]; [`Error::InvalidArgument`] for other coordinates than the model's, unknown timing, or positions too
+/// large for f32 arithmetic; [`Error::EmptyClip`] when no frame shows the joints by which the body is placed.
+pub fn live_rows(preprocess: &Preprocess, clip: &Clip<'_>) -> Result<(Vec<f32>, Vec<u32>)> {
     let Resample::Live { fps } = preprocess.resample else {
         return Err(Error::format("preprocess.resample", "expected live"));
     };
@@ -387,13 +403,7 @@ pub(super) fn prepare_live(preprocess: &Preprocess, clip: &Clip<'_>) -> Result<P
         let detail = "no frame shows the joints by which this model places a body".to_owned();
         return Err(Error::EmptyClip { detail });
     }
-    let width = map.model_joints() * c;
-    let first = missing.len().saturating_sub(preprocess.frames);
-    let (rows, missing) = (&mut rows[first * width..], &missing[first..]);
-    Space::new(preprocess)?.place_all(rows)?;
-    let features = live_features(preprocess, rows)?;
-    let filled: u64 = missing.iter().map(|&missing| u64::from(missing)).sum();
-    Ok(Prepared { features, missing: filled as f32 / (missing.len() * map.model_joints()) as f32 })
+    Ok((rows, missing))
 }
 
 /// The person whose valid joints move most (sum of their variances over joints and axes), the lower index on ties.

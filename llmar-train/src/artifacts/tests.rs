@@ -16,6 +16,8 @@ fn meta() -> AdapterMeta {
         suffix: ",\n".to_string(),
         answer_lead: " ".to_string(),
         labels: vec!["a".to_string()],
+        needs: BTreeMap::new(),
+        idle: None,
         calibration: Calibration { temperature: 0.1 + 0.2, unknown_below: 0.0 },
         stage1_sha256: "s".to_string(),
         base_source_sha256: "b".to_string(),

@@ -86,8 +86,8 @@ fn metadata(base: &BaseMeta, stage1: &Stage1Meta, adapter: &AdapterMeta, scheme:
     let label = |text: &String| Label {
         text: text.clone(),
         ids: tokenizer.encode_continuation(&format!("{}{text}", adapter.answer_lead)),
-        needs: Vec::new(),
-        idle: false,
+        needs: adapter.needs.get(text).cloned().unwrap_or_default(),
+        idle: adapter.idle.as_ref() == Some(text),
     };
     Metadata {
         format_version: FORMAT_VERSION,

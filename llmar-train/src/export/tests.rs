@@ -141,6 +141,8 @@ fn fixture(config: LlamaConfig) -> Fixture {
         suffix: SUFFIX.to_string(),
         answer_lead: " ".to_string(),
         labels: vec!["sit".to_string(), "wave".to_string()],
+        needs: BTreeMap::new(),
+        idle: None,
         calibration: Calibration { temperature: 1.5, unknown_below: 0.25 },
         stage1_sha256: artifacts::open::<Stage1Meta>(&folder.path().join("stage1")).unwrap().sha256(),
         base_source_sha256: "5".repeat(64),

@@ -373,6 +373,20 @@ impl Config {
         serde_json::to_string(&own).unwrap_or_default()
     }
 
+    /// What a live stage 1 asks for, or what is for live ones alone.
+    pub fn check_live(&self, live: bool) -> Result<()> {
+        if live && self.map.reads == Reads::Features {
+            return Err(setting("map.reads", "codes, as stage 1 is live and its sentences are of any length", "features"));
+        }
+        if live && self.variation.views > 0 {
+            return Err(setting("variation.views", "0, as stage 1 is live and no window comes twice", self.variation.views));
+        }
+        if !live && self.variation.clip.windows.is_some() {
+            return Err(setting("variation.clip.windows", "none, as stage 1 is not live", "some"));
+        }
+        Ok(())
+    }
+
     /// Every number is in its range.
     pub fn check(&self) -> Result<()> {
         let (adapter, train) = (&self.adapter, &self.train);

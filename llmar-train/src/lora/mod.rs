@@ -7,6 +7,7 @@ mod adapter;
 mod config;
 mod llama;
 mod memory;
+mod needs;
 mod prompt;
 pub mod score;
 mod sentences;

@@ -9,6 +9,7 @@ use super::llama::{Dropout, Llama};
 use super::prompt::Words;
 use crate::error::Result;
 use crate::evaluate::{Metrics, Sample};
+use crate::vqvae::{Told, told};
 
 /// log p(label, EOS | prompt) of every label for each of `count` sentences, `[sentences][labels]`. `rows` gives a range of them as the language
 /// model reads them, [sentences, w, hidden]; `at_once` share a pass.
@@ -52,6 +53,24 @@ pub fn scores(
         }
     }
     Ok(out)
+}
+
+/// What a live model says of windows of streams.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct Live {
+    /// Which of the answers are right.
+    #[serde(flatten)]
+    pub told: Told,
+    /// Of all windows.
+    pub report: Report,
+}
+
+/// Measures scores of windows `[windows][labels]` of so many tokens each against labels.
+pub fn live(scores: &[Vec<f64>], tokens: &[usize], labels: &[usize], (names, idle): (&[String], Option<usize>)) -> Live {
+    let best = |s: &Vec<f64>| (0..s.len()).max_by(|a, b| s[*a].total_cmp(&s[*b])).unwrap_or(0);
+    let windows: Vec<(usize, usize, usize)> =
+        tokens.iter().zip(labels).zip(scores).map(|((tokens, label), scores)| (*tokens, *label, best(scores))).collect();
+    Live { told: told(&windows, idle), report: report(scores, labels, names) }
 }
 
 /// What a set of scored sentences with known labels says.

@@ -1,5 +1,6 @@
 //! Action sentences of clips, told differently every time.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use llmar::skeleton::Preprocess;
@@ -14,7 +15,7 @@ use crate::vqvae::{ClipSet, Stage1};
 /// What the language model is to read of some clips, before it is mapped to rows.
 #[derive(Debug)]
 pub enum Sentences {
-    /// W tokens a clip.
+    /// W tokens a clip; of live models, of which only equally long ones go into one pass, any number.
     Codes(Vec<Vec<u16>>),
     /// Clipped tangent features [clips, w, dim].
     Features(Tensor),
@@ -22,14 +23,39 @@ pub enum Sentences {
 
 impl Sentences {
     /// Of prepared clips, [frames · inputs] each.
-    fn of(reads: Reads, stage1: &Stage1, prepared: &[Vec<f32>]) -> Result<Self> {
+    pub fn of(reads: Reads, stage1: &Stage1, prepared: &[Vec<f32>]) -> Result<Self> {
         Ok(match reads {
             Reads::Codes => Self::Codes(stage1.tokens(prepared)?),
             Reads::Features => Self::Features(Tensor::cat(&prepared.chunks(64).map(|part| stage1.features(part)).collect::<Vec<_>>(), 0)),
         })
     }
 
-    /// Rows [clips, w, hidden] of some of the clips; `codes` [codes, hidden] are the map's embeddings.
+    /// Clips whose sentences are equally long, each kind with its length. Features are all of one.
+    pub fn alike(&self) -> BTreeMap<usize, Vec<usize>> {
+        let mut alike: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        match self {
+            Self::Codes(sentences) => {
+                sentences.iter().enumerate().for_each(|(clip, sentence)| alike.entry(sentence.len()).or_default().push(clip));
+            }
+            Self::Features(features) => {
+                alike.insert(features.size()[1] as usize, (0..features.size()[0] as usize).collect());
+            }
+        }
+        alike
+    }
+
+    /// Those of some of the clips.
+    pub fn some(&self, clips: &[usize]) -> Self {
+        match self {
+            Self::Codes(sentences) => Self::Codes(clips.iter().map(|clip| sentences[*clip].clone()).collect()),
+            Self::Features(features) => {
+                let which: Vec<i64> = clips.iter().map(|clip| *clip as i64).collect();
+                Self::Features(features.index_select(0, &Tensor::from_slice(&which).to_device(features.device())))
+            }
+        }
+    }
+
+    /// Rows [clips, w, hidden] of some of the clips, which are equally long; `codes` [codes, hidden] are the map's embeddings.
     pub fn rows(&self, map: &CodeMap, codes: &Tensor, clips: Range<usize>) -> Tensor {
         match self {
             Self::Codes(sentences) => code_rows(codes, &sentences[clips]),
@@ -53,15 +79,20 @@ pub fn plain(reads: Reads, stage1: &Stage1, set: &ClipSet) -> Result<Sentences> 
     Sentences::of(reads, stage1, &clips)
 }
 
-/// Training clips of one step, changed as the settings say and prepared [frames · inputs]: what needs no tensors, and so can be done ahead.
+/// Training clips of one step, changed as the settings say and prepared [frames · inputs], and their labels: what needs no tensors, and so can be done
+/// ahead. Of live models, windows that end in or after them, all of one length.
 pub fn varied(
     settings: &Variation,
-    preprocess: &Preprocess,
+    (preprocess, halved): (&Preprocess, usize),
     set: &ClipSet,
     clips: &[usize],
     seed: u64,
     rng: &mut Rng,
-) -> Result<Vec<Vec<f32>>> {
+) -> Result<(Vec<Vec<f32>>, Vec<usize>)> {
+    if let Some(streams) = set.streams(halved) {
+        let batch = streams.batch(&settings.clip, preprocess, clips, rng)?;
+        return Ok((batch.inputs, batch.labels));
+    }
     let mut prepared = Vec::with_capacity(clips.len());
     for &clip in clips {
         prepared.push(if rng.unit() < settings.plain {
@@ -74,7 +105,7 @@ pub fn varied(
             set.augmented(&settings.clip, preprocess, clip, &mut Rng::new(seed, "view", view as u64))?
         });
     }
-    Ok(prepared)
+    Ok((prepared, clips.iter().map(|clip| set.labels()[*clip]).collect()))
 }
 
 /// Sentences of prepared clips, some tokens replaced; `rng` is the step's.

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use llmar::checkpoint::Calibration;
+use llmar::skeleton::Preprocess;
 use llmar::text::Tokenizer;
 use serde_json::{Value, json};
 use tch::{Device, Kind, Reduction, Tensor};
@@ -13,6 +14,7 @@ use super::adapter::{CodeMap, Codebook, Lora};
 use super::config::{Config, Reads, Start, Tune};
 use super::llama::{Dropout, Llama};
 use super::memory::Need;
+use super::needs;
 use super::prompt::Words;
 use super::score::{self, Report};
 use super::sentences::{self, Sentences};
@@ -22,7 +24,7 @@ use crate::cli::LoraArgs;
 use crate::error::{Error, Result};
 use crate::import::tokenizer;
 use crate::torch::{self, AdamW, Group, Metrics, Params, Rng, State, round_f16, setting, values};
-use crate::vqvae::{ClipSet, Stage1};
+use crate::vqvae::{ClipSet, LENGTHS, Stage1};
 
 /// Name of the artifact in a run's folder.
 const ARTIFACT: &str = "adapter.safetensors";
@@ -61,7 +63,8 @@ pub fn train(config: &Config, out: &Path, resume: bool, test: bool) -> Result<Va
         return Err(setting("--resume", "the settings and input files the run was begun with", "others"));
     }
     let stage1 = Stage1::read(&config.stage1, device)?;
-    let preprocess = stage1.meta.preprocess.clone();
+    let (preprocess, halved) = (stage1.meta.preprocess.clone(), 1 << stage1.meta.encoder.halvings);
+    config.check_live(stage1.live())?;
     let (clips, validation) = ClipSet::read(&config.data, &preprocess)?;
     let mut run = Run::new(config, stage1, (&clips, validation), device)?;
     if let Some(state) = &snapshot {
@@ -73,13 +76,12 @@ pub fn train(config: &Config, out: &Path, resume: bool, test: bool) -> Result<Va
     let of_step = |step: usize| {
         let which = Rng::batch(config.seed, "order", step, config.train.batch, clips.len());
         let mut rng = Rng::new(config.seed, "clips", step as u64);
-        let prepared = sentences::varied(&config.variation, &preprocess, &clips, &which, config.seed, &mut rng)?;
-        Ok((which, prepared))
+        sentences::varied(&config.variation, (&preprocess, halved), &clips, &which, config.seed, &mut rng)
     };
     let waited = torch::prefetched(began..config.train.steps, of_step, |source| {
         while run.done < config.train.steps && !run.out_of_patience() {
-            let (which, prepared) = source.take()?;
-            let line = run.step(&which, &prepared)?;
+            let (prepared, answers) = source.take()?;
+            let line = run.step(&prepared, &answers)?;
             bar.set_position(run.done as u64);
             bar.set_message(line["loss"].as_f64().map_or_else(String::new, |loss| format!("loss {loss:.3}")));
             metrics.write(&line)?;
@@ -99,13 +101,21 @@ pub fn train(config: &Config, out: &Path, resume: bool, test: bool) -> Result<Va
     Ok(summary)
 }
 
-/// How often each code occurs in the plain training clips of each label [codes, labels], and the mean token embedding of each label [labels, hidden].
+/// How often each code occurs in the plain training clips of each label (of live models, in the actions and rests of windows) [codes, labels], and the
+/// mean token embedding of each label [labels, hidden].
 fn said_of_labels(stage1: &Stage1, clips: &ClipSet, llama: &Llama, words: &Words) -> Result<(Tensor, Tensor)> {
     let (codes, labels) = (stage1.meta.quantizer.codes, words.labels.len());
     let mut counts = vec![0f32; codes * labels];
-    if let Sentences::Codes(sentences) = sentences::plain(Reads::Codes, stage1, clips)? {
+    let mut count = |token: u16, label: usize| counts[usize::from(token) * labels + label] += 1.0;
+    if let Some(streams) = clips.streams(1 << stage1.meta.encoder.halvings) {
+        for length in LENGTHS {
+            let batch = streams.unchanged(&stage1.meta.preprocess, length)?;
+            let tokens = stage1.tokens(&batch.inputs)?.concat();
+            batch.parts.iter().for_each(|part| part.tokens.iter().for_each(|(token, _)| count(tokens[*token], part.label)));
+        }
+    } else if let Sentences::Codes(sentences) = sentences::plain(Reads::Codes, stage1, clips)? {
         for (sentence, label) in sentences.iter().zip(clips.labels()) {
-            sentence.iter().for_each(|token| counts[usize::from(*token) * labels + label] += 1.0);
+            sentence.iter().for_each(|token| count(*token, *label));
         }
     }
     let text = |ids: &Vec<u32>| llama.embed(ids).mean_dim([0i64].as_slice(), false, Kind::Float);
@@ -196,17 +206,16 @@ impl<'a> Run<'a> {
         self.config.train.patience > 0 && self.looks_since_best >= self.config.train.patience
     }
 
-    /// One optimiser step on prepared clips, and a look at the validation clips when it is time.
-    fn step(&mut self, clips: &[usize], prepared: &[Vec<f32>]) -> Result<Value> {
+    /// One optimiser step on prepared clips and their labels, and a look at the validation clips when it is time.
+    fn step(&mut self, prepared: &[Vec<f32>], answers: &[usize]) -> Result<Value> {
         let (config, train) = (self.config, &self.config.train);
         let step = self.done;
         let mut rng = Rng::new(config.seed, "step", step as u64);
         tch::manual_seed(rng.torch_seed());
         let mut loss = 0.0;
-        for (part, prepared) in clips.chunks(train.micro_batch).zip(prepared.chunks(train.micro_batch)) {
+        for (answers, prepared) in answers.chunks(train.micro_batch).zip(prepared.chunks(train.micro_batch)) {
             let sentences = sentences::told(config.map.reads, &config.variation, &self.stage1, prepared, &mut rng)?;
-            let answers: Vec<usize> = part.iter().map(|clip| self.train.labels()[*clip]).collect();
-            loss += self.backward(&sentences, &answers, &mut rng);
+            loss += self.backward(&sentences, answers, &mut rng);
         }
         if !loss.is_finite() {
             return Err(Error::format("training", format!("the loss of step {step} is {loss}")));
@@ -275,10 +284,41 @@ impl<'a> Run<'a> {
         if clips.is_empty() {
             return Ok(None);
         }
-        let sizes = (clips.len(), self.config.train.micro_batch);
-        let rows = |part| sentences.rows(&self.map, codes, part);
-        let scores = score::scores(&self.llama, self.lora.as_ref(), &self.words, sizes, rows)?;
+        let scores = self.scores(codes, sentences)?;
         Ok(Some(score::report(&scores, clips.labels(), &clips.classes)))
+    }
+
+    /// Scores of sentences `[sentences][labels]`, those of one length together.
+    fn scores(&self, codes: &Tensor, sentences: &Sentences) -> Result<Vec<Vec<f64>>> {
+        let mut scores = vec![Vec::new(); sentences.alike().values().map(Vec::len).sum()];
+        for which in sentences.alike().values() {
+            let some = sentences.some(which);
+            let rows = |part| some.rows(&self.map, codes, part);
+            let of_some = score::scores(&self.llama, self.lora.as_ref(), &self.words, (which.len(), self.config.train.micro_batch), rows)?;
+            which.iter().zip(of_some).for_each(|(clip, of_clip)| scores[*clip] = of_clip);
+        }
+        Ok(scores)
+    }
+
+    /// Of live models, the joints that each label needs.
+    fn needs(&self) -> BTreeMap<String, Vec<String>> {
+        let Preprocess { joints, coords, root, .. } = &self.stage1.meta.preprocess;
+        if self.stage1.live() { needs::needs(self.train, joints, *coords, root) } else { BTreeMap::new() }
+    }
+
+    /// What a live model says of windows of the clips of a set; nothing of other models.
+    fn windows(&self, codes: &Tensor, clips: &ClipSet) -> Result<Option<score::Live>> {
+        let meta = &self.stage1.meta;
+        let Some(streams) = clips.streams(1 << meta.encoder.halvings).filter(|_| !clips.is_empty()) else { return Ok(None) };
+        let (mut scores, mut tokens, mut labels) = (Vec::new(), Vec::new(), Vec::new());
+        for length in LENGTHS {
+            let batch = streams.unchanged(&meta.preprocess, length)?;
+            let sentences = Sentences::of(self.config.map.reads, &self.stage1, &batch.inputs)?;
+            tokens.extend(sentences.alike().into_iter().flat_map(|(length, which)| vec![length; which.len()]));
+            scores.extend(self.scores(codes, &sentences)?);
+            labels.extend(batch.labels);
+        }
+        Ok(Some(score::live(&scores, &tokens, &labels, (&clips.classes, clips.idle()))))
     }
 
     fn snapshot(&self, settings: String) -> State {
@@ -338,10 +378,17 @@ impl<'a> Run<'a> {
             temperature = report.temperature as f32;
             summary["validation"] = json!(report);
         }
+        if let Some(live) = self.windows(&codes, &self.validation)? {
+            temperature = live.report.temperature as f32;
+            summary["validation_windows"] = json!(live);
+        }
         if test {
             let clips = ClipSet::read_test(&config.data, &self.stage1.meta.preprocess)?;
             let sentences = sentences::plain(config.map.reads, &self.stage1, &clips)?;
             summary["test"] = json!(self.measure(&codes, &clips, &sentences)?);
+            if let Some(live) = self.windows(&codes, &clips)? {
+                summary["test_windows"] = json!(live);
+            }
             summary["test_clips"] = clips.len().into();
         }
         summary["temperature"] = temperature.into();
@@ -353,6 +400,8 @@ impl<'a> Run<'a> {
             suffix: config.prompt.suffix.clone(),
             answer_lead: config.prompt.answer_lead.clone(),
             labels: self.train.classes.clone(),
+            needs: self.needs(),
+            idle: self.train.idle().map(|idle| self.train.classes[idle].clone()),
             calibration: Calibration { temperature, unknown_below: config.calibration.unknown_below },
             stage1_sha256: self.stage1.sha256.clone(),
             base_source_sha256: base_sha256,

@@ -48,6 +48,8 @@ impl Fixture {
             suffix: ":".to_owned(),
             answer_lead: " ".to_owned(),
             labels: vec!["a".to_owned(), "b".to_owned()],
+            needs: BTreeMap::new(),
+            idle: None,
             calibration: Calibration { temperature: 1.1, unknown_below: 0.3 },
             stage1_sha256: "1".repeat(64),
             base_source_sha256: "5".repeat(64),

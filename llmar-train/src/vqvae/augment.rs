@@ -3,6 +3,7 @@
 use llmar::skeleton::{Canonical, Layout, Preprocess};
 use serde::{Deserialize, Serialize};
 
+use super::live::Windows;
 use crate::error::Result;
 use crate::torch::{Rng, in_range};
 
@@ -28,15 +29,34 @@ pub struct Augment {
     pub joint_drop: f32,
     /// Chance of swapping left and right (x mirrored); only for label sets where the side does not matter.
     pub mirror: f32,
+    /// How windows are cut, for live models alone; left out: [`Windows::default`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub windows: Option<Windows>,
 }
 
 impl Default for Augment {
     fn default() -> Self {
-        Self { yaw: 0.5, warp: 0.15, crop: 0.08, scale: 0.08, limb: 0.0, noise: 0.01, drift: 0.0, joint_drop: 0.0, mirror: 0.0 }
+        Self {
+            yaw: 0.5,
+            warp: 0.15,
+            crop: 0.08,
+            scale: 0.08,
+            limb: 0.0,
+            noise: 0.01,
+            drift: 0.0,
+            joint_drop: 0.0,
+            mirror: 0.0,
+            windows: None,
+        }
     }
 }
 
 impl Augment {
+    /// Nothing is changed.
+    pub fn none() -> Self {
+        Self { yaw: 0.0, warp: 0.0, crop: 0.0, scale: 0.0, noise: 0.0, ..Self::default() }
+    }
+
     /// Every strength is in its range.
     pub fn check(&self) -> Result<()> {
         in_range("augment.yaw", f64::from(self.yaw), 0.0, 4.0)?;
@@ -47,7 +67,8 @@ impl Augment {
         in_range("augment.noise", f64::from(self.noise), 0.0, 1e3)?;
         in_range("augment.drift", f64::from(self.drift), 0.0, 1e3)?;
         in_range("augment.joint_drop", f64::from(self.joint_drop), 0.0, 1.0)?;
-        in_range("augment.mirror", f64::from(self.mirror), 0.0, 1.0)
+        in_range("augment.mirror", f64::from(self.mirror), 0.0, 1.0)?;
+        self.windows.as_ref().map_or(Ok(()), Windows::check)
     }
 }
 
@@ -73,7 +94,7 @@ impl Joints {
 }
 
 /// Linear interpolation of rows at non-decreasing `times`, read at any moment; the ends hold outside.
-fn read_at(clip: &Canonical, row: usize, moment: f64, out: &mut Vec<f32>) {
+pub(super) fn read_at(clip: &Canonical, row: usize, moment: f64, out: &mut Vec<f32>) {
     let after = clip.times.partition_point(|t| *t <= moment);
     let frame = |i: usize| &clip.joints[i * row..(i + 1) * row];
     if after == 0 {
@@ -103,24 +124,34 @@ pub fn augment(settings: &Augment, preprocess: &Preprocess, joints: &Joints, cli
         let bent = if (0.0..=1.0).contains(&t) { t + bend * (std::f64::consts::PI * t).sin() / std::f64::consts::PI } else { t };
         read_at(clip, row, start + span * (low + (high - low) * bent), &mut points);
     }
+    rebuild(settings, joints, coords, row, &mut points, rng);
+    disturb(settings, row, &mut points, rng);
+    points
+}
+
+/// Another camera and another body: turn, mirror, lengths of bones, of rows [frames, row].
+pub(super) fn rebuild(settings: &Augment, joints: &Joints, coords: usize, row: usize, points: &mut [f32], rng: &mut Rng) {
     if coords == 3 {
-        turn(settings.yaw * rng.signed(), &mut points);
+        turn(settings.yaw * rng.signed(), points);
     }
     if settings.mirror > rng.unit() {
-        mirror(joints, coords, &mut points);
+        mirror(joints, coords, points);
     }
     if settings.limb > 0.0 {
         let factors: Vec<f32> = (0..row / coords).map(|_| 1.0 + settings.limb * rng.signed()).collect();
-        stretch_bones(&factors, joints, coords, &mut points);
+        stretch_bones(&factors, joints, coords, points);
     }
+}
+
+/// A worse sensor and another size: drift, size and noise, of rows [frames, row].
+pub(super) fn disturb(settings: &Augment, row: usize, points: &mut [f32], rng: &mut Rng) {
     if settings.drift > 0.0 {
-        drift(settings.drift, preprocess.frames, row, &mut points, rng);
+        drift(settings.drift, points.len() / row, row, points, rng);
     }
     let size = 1.0 + settings.scale * rng.signed();
-    for value in &mut points {
+    for value in points {
         *value = *value * size + if settings.noise > 0.0 { settings.noise * rng.normal() } else { 0.0 };
     }
-    points
 }
 
 fn turn(angle: f32, points: &mut [f32]) {

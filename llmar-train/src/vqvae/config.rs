@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use llmar::device::Geometry;
-use llmar::skeleton::{Centre, Heading, Resample, Scale};
+use llmar::skeleton::{ANCHOR_ROWS, Centre, Heading, Resample, Scale};
 use serde::{Deserialize, Serialize};
 
 use super::augment::Augment;
@@ -86,6 +86,9 @@ pub struct Data {
     /// Classes of which no clip is read, neither to train nor to validate, and whose labels the model does not have.
     #[serde(default)]
     pub unseen: Vec<String>,
+    /// For live models: name of a further label, which says that nothing happens. Only windows of streams have it, no clip.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle: Option<String>,
 }
 
 impl Data {
@@ -368,6 +371,24 @@ impl Config {
         serde_json::to_string(&own).unwrap_or_default()
     }
 
+    /// What live models need, and what is for them alone.
+    fn check_live(&self, halved: usize) -> Result<()> {
+        if !matches!(self.input.resample, Resample::Live { .. }) {
+            if self.augment.windows.is_some() {
+                return Err(setting("input.resample", "of kind live, as augment.windows is given", "another"));
+            }
+            return Ok(());
+        }
+        if !self.encoder.causal {
+            return Err(setting("encoder.causal", "true for a live model, whose tokens must not change any more", false));
+        }
+        let least = self.augment.windows.clone().unwrap_or_default().tokens.0;
+        if least * halved < ANCHOR_ROWS {
+            return Err(setting("augment.windows.tokens", format!("tokens of {ANCHOR_ROWS} rows or more together"), least));
+        }
+        Ok(())
+    }
+
     /// Every number is in its range and the parts fit together.
     pub fn check(&self) -> Result<()> {
         let (encoder, quantizer, losses) = (&self.encoder, &self.quantizer, &self.losses);
@@ -390,6 +411,7 @@ impl Config {
         if losses.head_segments == 0 || !w.is_multiple_of(losses.head_segments) {
             return Err(setting("losses.head_segments", format!("a divisor of the {w} tokens of a sentence"), losses.head_segments));
         }
+        self.check_live(halved)?;
         in_range("losses.label_smoothing", losses.label_smoothing, 0.0, 0.999)?;
         in_range("losses.head_dropout", losses.head_dropout, 0.0, 0.999)?;
         in_range("losses.tau", losses.tau, 1e-6, 1e6)?;

@@ -1,21 +1,28 @@
-//! The clips of a run: canonical form once, then plain or augmented features on demand.
+//! The clips of a run: canonical form once, then plain or augmented features on demand. Of live models, clips as a stream gives them, and windows.
 
 use llmar::formats::ClipArchive;
-use llmar::skeleton::{Canonical, Layout, Preprocess, canonical, resampled, standardised};
+use llmar::skeleton::{Canonical, Layout, Preprocess, Resample, canonical, live_features, resampled, standardised};
 
 use super::augment::{Augment, Joints, augment, drop_joints};
 use super::config::{Data, Input};
+use super::live;
 use crate::error::Result;
 use crate::torch::{Rng, setting};
 
-/// Clips in canonical form with their labels.
+/// Clips in canonical form (of live models: as a stream gives them) with their labels.
 #[derive(Debug)]
 pub struct ClipSet {
-    /// Class names.
+    /// Class names; the idle one, where there is one, is the last.
     pub classes: Vec<String>,
     clips: Vec<Canonical>,
     labels: Vec<usize>,
     joints: Joints,
+    /// Of each clip, where the archive says it.
+    subjects: Vec<i64>,
+    /// Label that says that nothing happens.
+    idle: Option<usize>,
+    /// Whether windows are read.
+    live: bool,
 }
 
 /// The sides of an archive that a run sees, and the classes it knows.
@@ -85,14 +92,30 @@ fn sides(archive: &ClipArchive, data: &Data) -> Result<Sides> {
 }
 
 impl ClipSet {
-    fn new(archive: &ClipArchive, preprocess: &Preprocess, which: &[usize], classes: &[usize]) -> Result<Self> {
-        let clips = which.iter().map(|i| Ok(canonical(preprocess, &archive.clips[*i].view())?)).collect::<Result<_>>()?;
+    fn new(archive: &ClipArchive, data: &Data, preprocess: &Preprocess, which: &[usize], classes: &[usize]) -> Result<Self> {
+        let live = matches!(preprocess.resample, Resample::Live { .. });
+        let read = |i: &usize| {
+            let clip = &archive.clips[*i].view();
+            if live { live::read(preprocess, clip) } else { Ok(canonical(preprocess, clip)?) }
+        };
+        let clips = which.iter().map(read).collect::<Result<_>>()?;
         let layout = Layout::find(&preprocess.layout)?;
+        let mut names: Vec<String> = classes.iter().map(|c| archive.classes[*c].clone()).collect();
+        if let Some(idle) = &data.idle {
+            if !live || names.contains(idle) {
+                let expected = if live { "a name that no class has" } else { "none, as the model is not live" };
+                return Err(setting("data.idle", expected, idle));
+            }
+            names.push(idle.clone());
+        }
         Ok(Self {
-            classes: classes.iter().map(|c| archive.classes[*c].clone()).collect(),
+            idle: data.idle.as_ref().map(|_| names.len() - 1),
+            classes: names,
             clips,
             labels: which.iter().map(|i| classes.partition_point(|c| *c < archive.labels[*i])).collect(),
             joints: Joints::new(&layout),
+            subjects: which.iter().filter_map(|i| archive.subjects.get(*i).copied()).collect(),
+            live,
         })
     }
 
@@ -100,14 +123,14 @@ impl ClipSet {
     pub fn read(data: &Data, preprocess: &Preprocess) -> Result<(Self, Self)> {
         let archive = ClipArchive::read(&data.archive)?;
         let Sides { train, validation, classes, .. } = sides(&archive, data)?;
-        Ok((Self::new(&archive, preprocess, &train, &classes)?, Self::new(&archive, preprocess, &validation, &classes)?))
+        Ok((Self::new(&archive, data, preprocess, &train, &classes)?, Self::new(&archive, data, preprocess, &validation, &classes)?))
     }
 
     /// Test clips of a finished preprocessing, without those of unseen classes. For measurements after a run, never for choices within it.
     pub fn read_test(data: &Data, preprocess: &Preprocess) -> Result<Self> {
         let archive = ClipArchive::read(&data.archive)?;
         let Sides { test, classes, .. } = sides(&archive, data)?;
-        Self::new(&archive, preprocess, &test, &classes)
+        Self::new(&archive, data, preprocess, &test, &classes)
     }
 
     /// The same, with statistics computed from the plain training clips.
@@ -134,9 +157,9 @@ impl ClipSet {
         };
         preprocess.check()?;
         let Sides { train, validation, classes, .. } = sides(&archive, data)?;
-        let train = Self::new(&archive, &preprocess, &train, &classes)?;
-        let validation = Self::new(&archive, &preprocess, &validation, &classes)?;
-        let plain = train.clips.iter().map(|clip| Ok(resampled(&preprocess, clip)?)).collect::<Result<Vec<_>>>()?;
+        let train = Self::new(&archive, data, &preprocess, &train, &classes)?;
+        let validation = Self::new(&archive, data, &preprocess, &validation, &classes)?;
+        let plain = (0..train.len()).map(|clip| train.positions(&preprocess, clip)).collect::<Result<Vec<_>>>()?;
         let floor = (f64::from(input.spread_floor), f64::from(input.spread_share));
         let positions = plain.iter().flat_map(|clip| clip.chunks_exact(channels).map(<[f32]>::to_vec));
         let (mean, position_spread) = statistics(positions, channels, floor);
@@ -167,10 +190,35 @@ impl ClipSet {
         &self.labels
     }
 
-    /// Features [frames, inputs] of a clip as the runtime prepares it.
-    pub fn plain(&self, preprocess: &Preprocess, clip: usize) -> Result<Vec<f32>> {
+    /// Rows [frames, persons · joints · coords] of a clip before it is resampled, or of a live model placed.
+    pub fn rows(&self, clip: usize) -> &[f32] {
+        &self.clips[clip].joints
+    }
+
+    /// Label that says that nothing happens, where the model has one.
+    pub fn idle(&self) -> Option<usize> {
+        self.idle
+    }
+
+    /// Positions [frames, persons · joints · coords] of a clip as the runtime prepares it, before statistics.
+    pub fn positions(&self, preprocess: &Preprocess, clip: usize) -> Result<Vec<f32>> {
         let clip = &self.clips[clip];
-        Ok(standardised(preprocess, &resampled(preprocess, clip)?, &clip.present)?)
+        if self.live { live::placed(preprocess, clip) } else { Ok(resampled(preprocess, clip)?) }
+    }
+
+    /// Features [frames, inputs] of a clip as the runtime prepares it; of live models as many frames as the clip has, up to the model's.
+    pub fn plain(&self, preprocess: &Preprocess, clip: usize) -> Result<Vec<f32>> {
+        let positions = self.positions(preprocess, clip)?;
+        if self.live {
+            return Ok(live_features(preprocess, &positions)?);
+        }
+        Ok(standardised(preprocess, &positions, &self.clips[clip].present)?)
+    }
+
+    /// For live models: what windows are made of, with tokens of `halved` rows.
+    pub fn streams(&self, halved: usize) -> Option<live::Clips<'_>> {
+        let Self { clips, labels, subjects, idle, joints, .. } = self;
+        self.live.then_some(live::Clips { clips, labels, subjects, idle: *idle, joints, halved })
     }
 
     /// Features [frames, inputs] of a changed clip.
@@ -240,6 +288,7 @@ mod tests {
             validation_cameras: Vec::new(),
             validation_fold: None,
             unseen: Vec::new(),
+            idle: None,
         }
     }
 

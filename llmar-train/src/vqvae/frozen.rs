@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use llmar::skeleton::Resample;
 use tch::{Device, Tensor};
 
 use super::model::Encoder;
@@ -75,16 +76,21 @@ impl Stage1 {
         &self.tangent
     }
 
-    /// Encoder outputs after gain and clip [clips, w, dim] of prepared clips, [frames · inputs] each.
-    pub fn features(&self, clips: &[Vec<f32>]) -> Tensor {
-        let (frames, inputs) = (self.meta.preprocess.frames as i64, self.meta.preprocess.features() as i64);
-        tch::no_grad(|| self.encoder.forward(&tensor(&clips.concat(), &[clips.len() as i64, frames, inputs], self.device)))
+    /// Whether it reads windows of streams.
+    pub fn live(&self) -> bool {
+        matches!(self.meta.preprocess.resample, Resample::Live { .. })
     }
 
-    /// Tokens of prepared clips, [frames · inputs] each: W tokens a clip.
+    /// Encoder outputs after gain and clip [clips, w, dim] of prepared clips of one length, [frames · inputs] each.
+    pub fn features(&self, clips: &[Vec<f32>]) -> Tensor {
+        let inputs = self.meta.preprocess.features() as i64;
+        tch::no_grad(|| self.encoder.forward(&tensor(&clips.concat(), &[clips.len() as i64, -1, inputs], self.device)))
+    }
+
+    /// Tokens of prepared clips, [frames · inputs] each, and of live models of any length: W tokens a clip.
     pub fn tokens(&self, clips: &[Vec<f32>]) -> Result<Vec<Vec<u16>>> {
         let mut out = Vec::with_capacity(clips.len());
-        for part in clips.chunks(64) {
+        for part in clips.chunks(64).flat_map(|part| part.chunk_by(|a, b| a.len() == b.len())) {
             let features = self.features(part);
             let w = features.size()[1] as usize;
             let nearest = Ball::new(self.meta.quantizer.geometry).nearest(&features.flatten(0, 1), &self.tangent);

@@ -6,6 +6,7 @@ use tch::{Kind, Tensor};
 use super::codebook::Codebook;
 use super::config::Losses;
 use super::model::{Decoder, Head};
+use super::parts::Parts;
 use crate::artifacts::{self, BaseMeta};
 use crate::error::Result;
 use crate::losses::{commit, context, embed, mmd, reconstruction, supervised, usage, zipf};
@@ -84,13 +85,34 @@ impl Embeddings {
     }
 }
 
+/// What is said in sentences, and what it is called.
+#[derive(Clone, Copy, Debug)]
+pub enum Spoken<'a> {
+    /// One action a sentence: labels [batch], i64.
+    Whole(&'a Tensor),
+    /// Several in one.
+    Parts(&'a Parts),
+}
+
+impl Spoken<'_> {
+    /// Mean cross-entropy of the labels that `head` reads from features or codes [batch, w, dim].
+    fn loss(self, head: &Head, features: &Tensor, smoothing: f64) -> Tensor {
+        match self {
+            Self::Whole(labels) => supervised::loss(&head.forward(features, true), labels, smoothing),
+            // Windows too short to show anything.
+            Self::Parts(parts) if parts.ends.is_empty() => features.sum(Kind::Float) * 0.0,
+            Self::Parts(parts) => supervised::loss(&head.read(&parts.means(features), true), &parts.labels, smoothing),
+        }
+    }
+}
+
 /// What one step of phase two works on.
 #[derive(Debug)]
 pub struct Batch<'a> {
     /// [batch, frames, inputs]
     pub inputs: &'a Tensor,
-    /// [batch], i64
-    pub labels: &'a Tensor,
+    /// What the head is to read of the features.
+    pub spoken: Spoken<'a>,
     /// [batch, w, dim]
     pub features: &'a Tensor,
 }
@@ -124,7 +146,7 @@ impl Objective {
     pub fn of_features(&self, batch: &Batch<'_>) -> Sum {
         let mut sum = Sum::default();
         if let Some(head) = &self.head {
-            let loss = || supervised::loss(&head.forward(batch.features, true), batch.labels, self.settings.label_smoothing);
+            let loss = || batch.spoken.loss(head, batch.features, self.settings.label_smoothing);
             // Alone in this phase: how strong it is beside the other losses matters only later.
             let weight = if self.settings.supervised_features > 0.0 { 1.0 } else { 0.0 };
             sum.add("supervised_features", weight, loss);
@@ -147,11 +169,8 @@ impl Objective {
         let mut sum = Sum::default();
         if let Some(head) = &self.head {
             let smoothing = settings.label_smoothing;
-            sum.add("supervised_codes", settings.supervised_codes, || {
-                supervised::loss(&head.forward(&through, true), batch.labels, smoothing)
-            });
-            let loss = || supervised::loss(&head.forward(batch.features, true), batch.labels, smoothing);
-            sum.add("supervised_features", settings.supervised_features, loss);
+            sum.add("supervised_codes", settings.supervised_codes, || batch.spoken.loss(head, &through, smoothing));
+            sum.add("supervised_features", settings.supervised_features, || batch.spoken.loss(head, batch.features, smoothing));
         }
         if let Some(decoder) = &self.decoder {
             let loss = || reconstruction::loss(&decoder.forward(&through), batch.inputs, settings.velocity);

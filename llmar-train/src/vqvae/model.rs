@@ -185,7 +185,7 @@ pub struct Head {
 }
 
 impl Head {
-    /// Parameters under `head.`; `segments` ≥ 1 divides the sentence.
+    /// Parameters under `head.`; `segments` ≥ 1.
     pub fn new(params: &mut Params, dim: usize, labels: usize, segments: usize, dropout: f64) -> Self {
         let bound = 1.0 / ((segments * dim) as f32).sqrt();
         let weight = params.uniform("head.weight", &[labels as i64, (segments * dim) as i64], bound);
@@ -195,13 +195,21 @@ impl Head {
 
     /// Logits [batch, labels] of features [batch, w, dim].
     pub fn forward(&self, features: &Tensor, training: bool) -> Tensor {
-        let pooled = segment_means(features, self.segments) * self.segments as f64;
-        pooled.dropout(self.dropout, training).linear(&self.weight, Some(&self.bias))
+        self.read(&segment_means(features, self.segments), training)
+    }
+
+    /// Logits [n, labels] of the means of the segments [n, segments · dim].
+    pub fn read(&self, means: &Tensor, training: bool) -> Tensor {
+        (means * self.segments as f64).dropout(self.dropout, training).linear(&self.weight, Some(&self.bias))
     }
 }
 
-/// Means over `segments` equal parts of the sentence, [batch, segments · dim], of features [batch, w, dim].
+/// Means over `segments` parts of the sentence, [batch, segments · dim], of features [batch, w, dim]: equal parts where they divide it, else parts that
+/// share the tokens where they meet.
 pub fn segment_means(features: &Tensor, segments: i64) -> Tensor {
     let [batch, w, dim] = features.size()[..] else { return features.shallow_clone() };
+    if w % segments != 0 {
+        return features.transpose(1, 2).adaptive_avg_pool1d(segments).transpose(1, 2).flatten(1, -1);
+    }
     features.reshape([batch, segments, w / segments, dim]).mean_dim([2i64].as_slice(), false, Kind::Float).flatten(1, -1)
 }

@@ -5,15 +5,18 @@ use std::path::Path;
 use std::time::Instant;
 
 use llmar::motion::{EncoderConfig, QuantizerConfig};
-use llmar::skeleton::Preprocess;
+use llmar::skeleton::{Preprocess, Resample};
 use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
 
 use super::codebook::{self, Codebook};
 use super::config::{Config, Phase};
 use super::dataset::ClipSet;
-use super::losses::{Batch, Objective};
-use super::model::{Decoder, Encoder};
+use super::live::{Batch as WindowBatch, Clips as Streams};
+use super::losses::{Batch, Objective, Spoken};
+use super::measure::{LENGTHS, Told, told};
+use super::model::{Decoder, Encoder, Head, segment_means};
+use super::parts::Parts;
 use super::probe;
 use crate::artifacts::{self, BaseMeta, DecoderMeta, Stage1Meta, Store, WORD_MAP};
 use crate::cli::VqvaeArgs;
@@ -102,6 +105,8 @@ struct Step {
     inputs: Vec<f32>,
     /// [batch]
     labels: Vec<i64>,
+    /// What the windows of a live model show.
+    windows: Option<WindowBatch>,
 }
 
 impl<'a> Clips<'a> {
@@ -117,22 +122,28 @@ impl<'a> Clips<'a> {
         let (name, done, batch) =
             if step < first { ("features", step, config.features.batch) } else { ("codes", step - first, config.codes.batch) };
         let clips = Rng::batch(config.seed, name, done, batch, self.train.len());
-        let labels = clips.iter().map(|c| self.train.labels()[*c] as i64).collect();
-        Ok(Step { inputs: self.augmented(&clips, &mut Rng::new(config.seed, "clips", step as u64))?, labels })
+        self.changed(&clips, &mut Rng::new(config.seed, "clips", step as u64))
     }
 
-    /// Inputs [clips · frames · inputs] of changed training clips.
-    fn augmented(&self, clips: &[usize], rng: &mut Rng) -> Result<Vec<f32>> {
-        let mut all = Vec::new();
-        for clip in clips {
-            all.extend(self.train.augmented(&self.config.augment, &self.preprocess, *clip, rng)?);
+    /// Changed training clips, or windows that end in or after them.
+    fn changed(&self, clips: &[usize], rng: &mut Rng) -> Result<Step> {
+        let (augment, preprocess) = (&self.config.augment, &self.preprocess);
+        if let Some(streams) = self.train.streams(1 << self.config.encoder.halvings) {
+            let batch = streams.batch(augment, preprocess, clips, rng)?;
+            let labels = batch.labels.iter().map(|label| *label as i64).collect();
+            return Ok(Step { inputs: batch.inputs.concat(), labels, windows: Some(batch) });
         }
-        Ok(all)
+        let mut step = Step { inputs: Vec::new(), labels: Vec::new(), windows: None };
+        for clip in clips {
+            step.inputs.extend(self.train.augmented(augment, preprocess, *clip, rng)?);
+            step.labels.push(self.train.labels()[*clip] as i64);
+        }
+        Ok(step)
     }
 
-    /// As a tensor [clips, frames, inputs].
-    fn tensor(&self, inputs: &[f32], device: Device) -> Tensor {
-        tensor(inputs, &[-1, self.preprocess.frames as i64, self.preprocess.features() as i64], device)
+    /// As a tensor [clips, frames, inputs]; all of one length.
+    fn tensor(&self, clips: usize, inputs: &[f32], device: Device) -> Tensor {
+        tensor(inputs, &[clips as i64, -1, self.preprocess.features() as i64], device)
     }
 }
 
@@ -201,10 +212,12 @@ impl<'a> Run<'a> {
         tch::manual_seed(rng.torch_seed());
         let name = if step < first { "features" } else { "codes" };
         let device = self.params.device();
-        let inputs = self.clips.tensor(&data.inputs, device);
+        let inputs = self.clips.tensor(data.labels.len(), &data.inputs, device);
         let labels = Tensor::from_slice(&data.labels).to_device(device);
+        let parts = data.windows.map(|windows| Parts::new(&windows, config.losses.head_segments, device));
         let features = self.encoder.forward(&inputs);
-        let batch = Batch { inputs: &inputs, labels: &labels, features: &features };
+        let spoken = parts.as_ref().map_or(Spoken::Whole(&labels), Spoken::Parts);
+        let batch = Batch { inputs: &inputs, spoken, features: &features };
         let (sum, nearest) = if step < first {
             (self.objective.of_features(&batch), None)
         } else {
@@ -236,7 +249,7 @@ impl<'a> Run<'a> {
         for _ in 0..self.config.quantizer.kmeans_passes.max(1) {
             let clips: Vec<usize> = (0..self.clips.train.len()).collect();
             for part in clips.chunks(64) {
-                let inputs = self.clips.tensor(&self.clips.augmented(part, &mut rng)?, self.params.device());
+                let inputs = self.clips.tensor(part.len(), &self.clips.changed(part, &mut rng)?.inputs, self.params.device());
                 features.push(tch::no_grad(|| self.encoder.forward(&inputs).flatten(0, 1)));
             }
         }
@@ -245,34 +258,51 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Features [clips, w, dim] of all plain clips of a set.
-    fn plain_features(&self, set: &ClipSet) -> Result<Tensor> {
-        let mut all = Vec::new();
-        for clips in (0..set.len()).collect::<Vec<_>>().chunks(64) {
-            let mut inputs = Vec::new();
-            for clip in clips {
-                inputs.extend(set.plain(&self.clips.preprocess, *clip)?);
-            }
-            all.push(tch::no_grad(|| self.encoder.forward(&self.clips.tensor(&inputs, self.params.device()))));
+    /// Of all plain clips of a set: features and the codes they become [clips, w, dim], and the tokens. Sentences of live models, which are of any
+    /// length, are told by the means of their segments, [clips, segments, dim].
+    fn plain_sentences(&self, set: &ClipSet, codes: &Tensor) -> Result<(Tensor, Tensor, Vec<u16>)> {
+        let clips = (0..set.len()).map(|clip| set.plain(&self.clips.preprocess, clip)).collect::<Result<Vec<_>>>()?;
+        let live = matches!(self.clips.preprocess.resample, Resample::Live { .. });
+        let (segments, dim) = (self.config.losses.head_segments as i64, self.config.encoder.dim as i64);
+        let pooled = |x: Tensor| if live { segment_means(&x, segments).view([-1, segments, dim]) } else { x };
+        let (mut all, mut all_codes, mut tokens) = (Vec::new(), Vec::new(), Vec::new());
+        for part in clips.chunks(64).flat_map(|part| part.chunk_by(|a, b| a.len() == b.len())) {
+            let inputs = self.clips.tensor(part.len(), &part.concat(), self.params.device());
+            let features = tch::no_grad(|| self.encoder.forward(&inputs));
+            let nearest = self.codebook.quantize(&features.flatten(0, 1)).0;
+            tokens.extend(Vec::<i64>::try_from(&nearest)?.into_iter().map(|t| t as u16));
+            all_codes.push(pooled(codes.index_select(0, &nearest).view_as(&features)));
+            all.push(pooled(features));
         }
-        Ok(Tensor::cat(&all, 0))
+        Ok((Tensor::cat(&all, 0), Tensor::cat(&all_codes, 0), tokens))
+    }
+
+    /// What the head says of the codes of windows where it is told when what it is asked about began.
+    fn windows(&self, streams: &Streams<'_>, head: &Head, codes: &Tensor) -> Result<Told> {
+        let mut all = Vec::new();
+        for tokens in LENGTHS {
+            let batch = streams.unchanged(&self.clips.preprocess, tokens)?;
+            let inputs = self.clips.tensor(batch.inputs.len(), &batch.inputs.concat(), self.params.device());
+            let features = tch::no_grad(|| self.encoder.forward(&inputs));
+            let nearest = self.codebook.quantize(&features.flatten(0, 1)).0;
+            let parts = Parts::new(&batch, self.config.losses.head_segments, self.params.device());
+            let said = head.read(&parts.means(&codes.index_select(0, &nearest).view_as(&features)), false).argmax(-1, false);
+            let said = Vec::<i64>::try_from(&said)?;
+            let last = parts.ends.iter().zip(said).filter_map(|(window, said)| Some((usize::try_from(*window).ok()?, said)));
+            all.extend(last.map(|(window, said)| (features.size()[1] as usize, batch.labels[window], said as usize)));
+        }
+        Ok(told(&all, streams.idle))
     }
 
     /// Rounds, measures, writes.
     fn finish(mut self, path: &Path) -> Result<Value> {
         self.encoder.round();
         let codes = self.codebook.tangent().detach();
-        let quantised = |features: &Tensor| -> (Vec<u16>, Tensor) {
-            let nearest = self.codebook.quantize(&features.flatten(0, 1)).0;
-            let tokens = Vec::<i64>::try_from(&nearest).unwrap_or_default().into_iter().map(|t| t as u16).collect();
-            (tokens, codes.index_select(0, &nearest).view_as(features))
-        };
         let labels = |set: &ClipSet| -> Tensor {
             let all: Vec<i64> = set.labels().iter().map(|l| *l as i64).collect();
             Tensor::from_slice(&all).to_device(self.params.device())
         };
-        let train = self.plain_features(&self.clips.train)?;
-        let (tokens, train_codes) = quantised(&train);
+        let (train, train_codes, tokens) = self.plain_sentences(&self.clips.train, &codes)?;
         let clip = f64::from(self.config.quantizer.clip);
         let norms = train.square().sum_dim_intlist([-1i64].as_slice(), false, Kind::Float).sqrt();
         let clipped = norms.ge(clip * 0.999).to_kind(Kind::Float).mean(Kind::Float);
@@ -282,8 +312,7 @@ impl<'a> Run<'a> {
             "gain": self.encoder.gain(), "features_on_the_clip": torch::number(&clipped),
         });
         if !self.clips.validation.is_empty() {
-            let validation = self.plain_features(&self.clips.validation)?;
-            let (tokens, validation_codes) = quantised(&validation);
+            let (validation, validation_codes, tokens) = self.plain_sentences(&self.clips.validation, &codes)?;
             let (classes, segments) = (self.clips.train.classes.len(), self.config.losses.head_segments);
             let (y, z) = (labels(&self.clips.train), labels(&self.clips.validation));
             summary["validation_usage"] = json!(Health::of(&tokens, self.config.quantizer.codes));
@@ -292,6 +321,9 @@ impl<'a> Run<'a> {
             if let Some(head) = self.objective.head() {
                 summary["head_features"] = probe::hits(&head.forward(&validation, false), &z).into();
                 summary["head_tokens"] = probe::hits(&head.forward(&validation_codes, false), &z).into();
+                if let Some(streams) = self.clips.validation.streams(1 << self.config.encoder.halvings) {
+                    summary["head_windows"] = json!(self.windows(&streams, head, &codes)?);
+                }
             }
         }
         let mut tensors = self.encoder.export()?;

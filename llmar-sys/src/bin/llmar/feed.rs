@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use llmar::Error;
 use llmar::control::Control;
 use llmar::recognizer::Model;
-use llmar::recognizer::stream::{Event, EventKind, Pose, Scored, Stream, StreamOptions, StreamStats, TOP};
+use llmar::recognizer::stream::{Event, Pose, Stream, StreamOptions, StreamStats};
 
 use crate::frames::{Frame, Source};
 use crate::lines::Names;
@@ -15,25 +15,6 @@ use crate::{Arguments, Failure};
 
 /// Events taken at once.
 const AT_ONCE: usize = 16;
-
-/// Room for an event.
-const BLANK: Event = Event {
-    kind: EventKind::Decision,
-    body: 0,
-    time_ns: 0,
-    start_ns: 0,
-    end_ns: 0,
-    label: None,
-    probability: 0.0,
-    unknown: false,
-    idle: false,
-    top: [Scored { label: 0, log_prob: 0.0, probability: 0.0 }; TOP],
-    top_count: 0,
-    tokens: 0,
-    missing: 0.0,
-    missing_joints: [0; 4],
-    latency_ns: 0,
-};
 
 pub struct Feed {
     stream: Stream,
@@ -68,7 +49,7 @@ impl Feed {
     pub fn new(model: &Arc<Model>, options: StreamOptions, source: &Source) -> Result<Self, Failure> {
         let stream = Stream::new(Arc::clone(model), options, Default::default())?;
         let names = Names { labels: stream.labels()?, joints: model.metadata().preprocess.joints.clone() };
-        Ok(Self { stream, events: vec![BLANK; AT_ONCE], names, live: source.is_live() })
+        Ok(Self { stream, events: vec![Event::default(); AT_ONCE], names, live: source.is_live() })
     }
 
     /// Puts a frame in. `Ok(false)`: one of a live input was refused, which standard error was told.

@@ -72,6 +72,8 @@ pub struct Stream {
     worker: Option<JoinHandle<()>>,
     model: Arc<Model>,
     conversion: Conversion,
+    /// Events after which a poll empties the outbox before it goes on, so that none is dropped while the caller has room.
+    at_a_time: usize,
 }
 
 /// A poisoned lock: the worker panicked while it held it.
@@ -146,7 +148,9 @@ impl Stream {
         } else {
             None
         };
-        Ok(Self { shared, worker, model, conversion })
+        // An update tells at most that an action has ended and another begun, and the decision; and a body may be forgotten.
+        let at_a_time = options.queued_events.saturating_sub(4 * options.max_bodies).max(1);
+        Ok(Self { shared, worker, model, conversion, at_a_time })
     }
 
     /// The model it was made from.
@@ -204,10 +208,27 @@ impl Stream {
     /// # Errors
     /// [`Error::Cancelled`] and [`Error::DeadlineExceeded`] by `control`, and those of memory and device. No event is lost: the next poll goes on.
     pub fn poll(&mut self, control: &Control, out: &mut [Event]) -> Result<usize> {
-        if self.worker.is_none() {
-            self.shared.engine()?.run(&self.shared.inbox, &self.shared.outbox, out.len(), control)?;
+        let mut done = 0;
+        loop {
+            if self.worker.is_none() {
+                let enough = (out.len() - done).min(self.at_a_time);
+                let ran = self.shared.engine()?.run(&self.shared.inbox, &self.shared.outbox, enough, control);
+                match ran {
+                    Err(error) if done == 0 => return Err(error),
+                    // What was taken is the caller's; the next poll tells.
+                    Err(error) => {
+                        self.shared.outbox()?.fail(error);
+                        return Ok(done);
+                    }
+                    Ok(()) => {}
+                }
+            }
+            let got = self.shared.outbox()?.take(&mut out[done..])?;
+            done += got;
+            if self.worker.is_some() || got == 0 || done == out.len() {
+                return Ok(done);
+            }
         }
-        self.shared.outbox()?.take(out)
     }
 
     /// With a worker: waits until everything that was pushed has been worked on, or `control` ends it. Without one it does nothing.
