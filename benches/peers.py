@@ -162,4 +162,5 @@ def cpu_name() -> str:
     return platform.machine()
 
 
-main()
+if __name__ == "__main__":
+    main()
