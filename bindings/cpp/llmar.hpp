@@ -390,7 +390,8 @@ private:
 /// A view of a clip: joints[((t * persons + m) * joint_count + v) * coords + c], NaN where a joint was not seen. The public fields of
 /// llmar_clip can be set as well; layout is NUL-terminated.
 struct Clip : detail::Sized<llmar_clip> {
-    /// joints: frames * persons * joint_count * coords values. A view of another size is refused with LLMAR_ERROR_SHAPE when it is used.
+    /// joints: frames * persons * joint_count * coords values. A view of another size is refused with
+    /// LLMAR_ERROR_INVALID_ARGUMENT when it is used.
     /// coords: 3 (metres) or 2 (pixels). fps: frames a second, 0 if unknown.
     Clip(Span<const float> values, std::size_t frame_count, std::size_t person_count, std::size_t joints_each, const char *layout_name,
          float frames_a_second = 0.0F, std::uint32_t coordinates = 3) noexcept
@@ -411,7 +412,7 @@ struct Clip : detail::Sized<llmar_clip> {
         joint_count = fits && left == 1 ? joints_each : 0;
     }
 
-    /// Times of the frames in nanoseconds, strictly increasing, instead of a rate. A wrong number of them is refused as LLMAR_ERROR_SHAPE.
+    /// Times of the frames in nanoseconds, strictly increasing, instead of a rate. A wrong number of them is refused as well.
     Clip &at(Span<const std::uint64_t> times) noexcept
     {
         timestamps_ns = times.data();
@@ -420,7 +421,7 @@ struct Clip : detail::Sized<llmar_clip> {
         return *this;
     }
 
-    /// frames * persons * joint_count bytes, 0 for a joint that is not to be believed. A wrong number of them is refused as LLMAR_ERROR_SHAPE.
+    /// frames * persons * joint_count bytes, 0 for a joint that is not to be believed. A wrong number of them is refused as well.
     Clip &with_valid(Span<const std::uint8_t> flags) noexcept
     {
         valid = flags.data();
@@ -759,7 +760,11 @@ public:
     }
 
     /// Goes on from a state. Errors: LLMAR_ERROR_FOREIGN_STATE, LLMAR_ERROR_FORMAT.
-    Returns<void> load(Span<const std::uint8_t> state) { return detail::done(llmar_stream_load(handle_.get(), state.data(), state.size())); }
+    Returns<void> load(Span<const std::uint8_t> state)
+    {
+        static const std::uint8_t nothing = 0; // no bytes are damaged ones, not a missing pointer
+        return detail::done(llmar_stream_load(handle_.get(), state.empty() ? &nothing : state.data(), state.size()));
+    }
 
     /// As Recognizer::set_labels; a filter is lifted, and actions that go on are dropped without an event.
     template <class Texts> Returns<void> set_labels(const Texts &texts)

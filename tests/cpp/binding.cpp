@@ -134,7 +134,7 @@ void clips(const llmar::Model &model)
                                  llmar::Clip(values, frames, 1, joints, "kinect1_20").at(llmar::Span<const std::uint64_t>(times).first(3)),
                                  llmar::Clip(values, frames, 1, joints, "kinect1_20").with_valid(llmar::Span<const std::uint8_t>(valid).first(3))};
     for (const llmar::Clip &wrong : sizes) {
-        CHECK(status_of([&] { recognizer.recognize(wrong, room); }) == LLMAR_ERROR_SHAPE);
+        CHECK(status_of([&] { recognizer.recognize(wrong, room); }) == LLMAR_ERROR_INVALID_ARGUMENT);
     }
     CHECK(status_of([&] { recognizer.recognize(llmar::Clip(values, frames, 1, joints, "nobody"), room); }) == LLMAR_ERROR_UNKNOWN_LAYOUT);
 
