@@ -36,7 +36,7 @@ int without_exceptions(const char *model_path)
         for (std::size_t i = 0; i < joints.size(); i++) {
             joints[i] = std::sin(0.37F * static_cast<float>(i) + 0.1F * static_cast<float>(t));
         }
-        if (!stream.push(1, t * 100'000'000U, joints)) {
+        if (!stream.push(1, std::uint64_t{t} * 100'000'000U, joints)) {
             return 6;
         }
         const llmar::Result<llmar::Span<llmar::Event>> polled = stream.poll(room);
