@@ -308,7 +308,6 @@ class Streams(Case):
         self.refused(llmar.LimitError, llmar.Stream, self.model, max_bodies=1000)
         self.refused(llmar.UnknownLayoutError, llmar.Stream, self.model, layout="nobody")
 
-    @unittest.skipIf(os.environ.get("LLMAR_NO_STATE"), "states are not written yet")
     def test_state(self):
         values = motion()
         with llmar.Stream(self.model) as whole, llmar.Stream(self.model) as first, llmar.Stream(self.model) as second:
