@@ -78,6 +78,9 @@ class EventKind(IntEnum):
     FORGOTTEN = 4
 
 
+_KINDS = frozenset(int(kind) for kind in EventKind)
+
+
 class LabelState(IntEnum):
     """Whether a label may be named."""
 
@@ -708,7 +711,8 @@ class Stream(_Closeable):
                         raise
                     self._failure = error
                     return events
-                events += [self._event(room[i]) for i in range(got.value)]
+                # A later library may tell of more kinds than this package knows.
+                events += [self._event(room[i]) for i in range(got.value) if room[i].kind in _KINDS]
             if got.value < wanted:
                 break
         return events
