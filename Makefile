@@ -17,17 +17,30 @@ TORCH   := target/libtorch/torch
 PREFIX  ?= /usr/local
 MOTIONS := walk run kick punch jump dance_a getup_faceup spinkick
 
-.PHONY: demo demo-models kernels browser ablate bench-training test test-gpu test-aarch64 bench-gpu agreement lint deny bench bench-peers size accuracy validation adapter header install libtorch fetch clean-demo
+.PHONY: demo demo-stream demo-models python-wheel kernels browser ablate bench-training test test-gpu test-aarch64 bench-gpu agreement lint deny bench bench-peers size accuracy validation adapter header install libtorch fetch clean-demo
 
 # --- what a user sees first -------------------------------------------------------------------------------------------
 
 demo: $(MODEL)-q8.llmar $(DEMO)/recognize $(MOTIONS:%=$(DEMO)/clips/%.txt)
 	$(DEMO)/recognize $(MODEL)-q8.llmar $(MOTIONS:%=$(DEMO)/clips/%.txt)
 
+# The live example in C, C++ and Rust; the one in C follows a real walk. In Python: `make python-wheel`, then examples/python/stream.py.
+demo-stream: $(MODEL)-q8.llmar $(DEMO)/stream $(DEMO)/stream-cpp $(DEMO)/clips/walk.txt
+	$(CARGO) build --release --locked -p llmar-sys --example stream
+	$(DEMO)/stream $(MODEL)-q8.llmar $(DEMO)/clips/walk.txt --real-time
+
 demo-models: $(MODEL)-q8.llmar $(MODEL)-f16.llmar $(MODEL)-q4.llmar
 
 $(DEMO)/recognize: examples/c/recognize.c examples/c/clip_text.c examples/c/clip_text.h include/llmar.h $(LLMAR)
 	cc -O2 -std=c11 -Wall -Wextra -pedantic -Iinclude -o $@ examples/c/recognize.c examples/c/clip_text.c \
+	  -Ltarget/release -lllmar -Wl,-rpath,'$$ORIGIN/../release'
+
+$(DEMO)/stream: examples/c/stream.c examples/c/clip_text.c examples/c/clip_text.h include/llmar.h $(LLMAR)
+	cc -O2 -std=c11 -Wall -Wextra -pedantic -Iinclude -o $@ examples/c/stream.c examples/c/clip_text.c \
+	  -Ltarget/release -lllmar -Wl,-rpath,'$$ORIGIN/../release'
+
+$(DEMO)/stream-cpp: examples/cpp/stream.cpp bindings/cpp/llmar.hpp include/llmar.h $(LLMAR)
+	c++ -O2 -std=c++17 -Wall -Wextra -pedantic -Iinclude -Ibindings/cpp -o $@ examples/cpp/stream.cpp \
 	  -Ltarget/release -lllmar -Wl,-rpath,'$$ORIGIN/../release'
 
 $(DEMO)/clips/%.txt: $(DEMO)/fetched $(LLMAR)
@@ -55,6 +68,12 @@ $(TRAINER): $(SOURCES) $(TORCH)/lib/libtorch_cpu.so
 fetch: $(DEMO)/fetched
 $(DEMO)/fetched:
 	tests/fetch.sh $(PYTHON) $(DEMO)
+
+# The Python package with the library in it: target/python/llmar-*.whl, for `pip install`.
+python-wheel: $(LLMAR)
+	@test -x target/python/venv/bin/python || $(PYTHON) -m venv target/python/venv
+	target/python/venv/bin/python -m pip install --quiet --disable-pip-version-check setuptools==80.9.0
+	bindings/python/build.sh target/python/venv/bin/python target/release/libllmar.so target/python
 
 clean-demo:
 	rm -rf $(DEMO)
@@ -167,6 +186,6 @@ install: $(LLMAR)
 	install -m 755 -s target/release/libllmar.so $(DESTDIR)$(PREFIX)/lib/libllmar.so.0
 	ln -sf libllmar.so.0 $(DESTDIR)$(PREFIX)/lib/libllmar.so
 	install -m 644 target/release/libllmar.a $(DESTDIR)$(PREFIX)/lib/
-	install -m 644 include/llmar.h $(DESTDIR)$(PREFIX)/include/
+	install -m 644 include/llmar.h bindings/cpp/llmar.hpp $(DESTDIR)$(PREFIX)/include/
 	sed -e 's|@PREFIX@|$(PREFIX)|' -e "s|@VERSION@|$$($(LLMAR) --version | cut -d' ' -f2)|" include/llmar.pc.in \
 	  > $(DESTDIR)$(PREFIX)/lib/pkgconfig/llmar.pc

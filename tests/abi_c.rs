@@ -68,6 +68,18 @@ fn model_and_folder(folder: &Path) -> Vec<String> {
     arguments
 }
 
+fn two_models(folder: &Path) -> Vec<String> {
+    let mut arguments = model(folder);
+    arguments.push(tiny::file_in(folder, Scheme::F32).display().to_string());
+    arguments
+}
+
+fn two_models_states(folder: &Path) -> Vec<String> {
+    let mut arguments = two_models(folder);
+    arguments.push("states".to_owned());
+    arguments
+}
+
 /// One test a program and build, so that each is named when it fails or is skipped.
 macro_rules! programs {
     ($($name:ident: $build:expr, $sources:expr, $arguments:expr;)*) => {$(
@@ -88,10 +100,29 @@ programs! {
     sanitized_threads: Build::Sanitized, ["tests/c/threads.c"], model;
     sanitized_cpp: Build::Sanitized, ["tests/c/smoke.cpp"], model;
     sanitized_clip_text: Build::Sanitized, ["tests/c/clip_text_test.c", "examples/c/clip_text.c"], |folder| vec![folder.display().to_string()];
+    sanitized_stream: Build::Sanitized, ["tests/c/stream.c"], two_models;
+    sanitized_stream_states: Build::Sanitized, ["tests/c/stream.c"], two_models_states;
+    sanitized_stream_threads: Build::Sanitized, ["tests/c/stream_threads.c"], model;
     valgrind_misuse: Build::Plain, ["tests/c/misuse.c"], model;
     valgrind_answers: Build::Plain, ["tests/c/answers.c"], model;
     valgrind_threads: Build::Plain, ["tests/c/threads.c"], model;
     valgrind_cpp: Build::Plain, ["tests/c/smoke.cpp"], model;
+    valgrind_stream: Build::Plain, ["tests/c/stream.c"], two_models;
+    valgrind_stream_states: Build::Plain, ["tests/c/stream.c"], two_models_states;
+    valgrind_stream_threads: Build::Plain, ["tests/c/stream_threads.c"], model;
+}
+
+/// Streams of one model in eight threads: no access to anything shared that is not ordered. Nothing is suppressed.
+#[test]
+fn helgrind_stream_threads() {
+    if !can("helgrind_stream_threads", Build::Plain) {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let program = compile(&["tests/c/stream_threads.c"], folder.path(), Build::Plain);
+    let mut valgrind = Command::new("valgrind");
+    valgrind.args(["--tool=helgrind", "--quiet", "--fair-sched=try", "--error-exitcode=99"]).arg(program).args(model(folder.path()));
+    assert_eq!(run(&mut valgrind), "");
 }
 
 /// A model on a GPU from C, in the emulator, with each thing missing or failing: one status each, and the CPU goes on.

@@ -75,7 +75,9 @@ pub fn compile(sources: &[&str], folder: &Path, build: Build) -> PathBuf {
     if build == Build::Sanitized {
         compiler.args(["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"]);
     }
-    compiler.arg("-I").arg(root().join("include")).arg("-I").arg(root().join("examples/c"));
+    for folder in ["include", "examples/c", "bindings/cpp"] {
+        compiler.arg("-I").arg(root().join(folder));
+    }
     compiler.args(sources.iter().map(|source| root().join(source)));
     compiler.arg("-o").arg(&out).arg("-L").arg(self::folder()).arg("-lllmar").arg("-lm");
     compiler.arg(format!("-Wl,-rpath,{}", self::folder().display()));
