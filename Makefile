@@ -17,7 +17,7 @@ TORCH   := target/libtorch/torch
 PREFIX  ?= /usr/local
 MOTIONS := walk run kick punch jump dance_a getup_faceup spinkick
 
-.PHONY: demo demo-stream demo-models python-wheel kernels browser ablate bench-training test test-gpu test-aarch64 bench-gpu agreement lint deny bench bench-peers size accuracy validation adapter header install libtorch fetch clean-demo
+.PHONY: demo demo-stream demo-models python-wheel kernels browser ablate bench-training test test-gpu test-aarch64 bench-gpu agreement lint deny bench bench-peers bench-stream size accuracy validation adapter header install libtorch fetch clean-demo
 
 # --- what a user sees first -------------------------------------------------------------------------------------------
 
@@ -123,6 +123,12 @@ bench: $(MODEL)-q8.llmar $(MODEL)-f16.llmar $(MODEL)-q4.llmar $(DEMO)/fetched
 
 bench-peers: $(MODEL)-q8.llmar $(DEMO)/fetched
 	benches/peers.sh $(PYTHON) target/peers $(LLMAR) $(MODEL)-q8.llmar $(GGUF) $(DEMO)/motions/humanoid3d_walk.txt --json target/peers/result.json
+
+# What an update of a live stream costs beside llama.cpp reading the whole window anew; how latency spreads over ten minutes, eight bodies in real
+# time, and actions found in untrimmed sequences (see ../shared/data). With DAY=1 also a day of frames: an hour and more on two cores.
+bench-stream: $(MODEL)-live-q8.llmar $(DEMO)/fetched
+	benches/stream.sh $(PYTHON) target/peers $(LLMAR) $(MODEL)-live-q8.llmar ../shared/data/utd_mhad.safetensors $(GGUF) --json target/peers/stream.json
+	$(if $(DAY),$(CARGO) bench --locked -p llmar-sys --bench stream -- $(abspath $(MODEL)-live-q8.llmar) $(abspath ../shared/data/utd_mhad.safetensors) --only day)
 
 # The GPU's answers beside the CPU's on UTD-MHAD's test clips; in the emulator some seconds a clip, so every tenth unless EVERY=1 (see ../shared/data).
 EVERY ?= 10

@@ -1,11 +1,6 @@
 #!/usr/bin/env bash
 # peers.sh PYTHON VENV LLMAR MODEL GGUF CLIP: libllmar and llama.cpp on the same work, alternating in one run (see peers.py).
 set -euo pipefail
-python=$1 venv=$2
-if ! "$venv/bin/python" -c 'import llama_cpp' 2>/dev/null; then
-  "$python" -m venv "$venv"
-  # Source build with this machine's instructions: the peer at its best. --no-deps leaves out a server that is not used.
-  "$venv/bin/pip" install --quiet --disable-pip-version-check numpy==2.3.4 jinja2==3.1.6 diskcache==5.6.3 typing-extensions==4.15.0
-  "$venv/bin/pip" install --quiet --disable-pip-version-check --no-deps llama-cpp-python==0.3.16
-fi
-exec "$venv/bin/python" "$(dirname "$0")/peers.py" "${@:3}"
+python=$1 venv=$2 here=$(dirname "$0")
+source "$here/peers_env.sh"
+exec "$venv/bin/python" "$here/peers.py" "${@:3}"

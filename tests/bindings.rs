@@ -152,7 +152,9 @@ fn example_stream() {
     let c = compile(&["examples/c/stream.c", "examples/c/clip_text.c"], &in_c, Build::Plain);
     let cpp = compile(&["examples/cpp/stream.cpp"], &in_cpp, Build::Plain);
     let rust = rust_example();
-    let mut programs: Vec<(&str, Box<dyn Fn() -> Command>)> = vec![
+    // Name of a language, and what starts its example.
+    type Program = (&'static str, Box<dyn Fn() -> Command>);
+    let mut programs: Vec<Program> = vec![
         ("C", Box::new(move || Command::new(&c))),
         ("C++", Box::new(move || Command::new(&cpp))),
         ("Rust", Box::new(move || Command::new(&rust))),
