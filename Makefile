@@ -8,6 +8,8 @@ DEMO    := target/demo
 MODEL   := $(DEMO)/utd-mhad
 GGUF    := $(DEMO)/SmolLM2-135M-Instruct.Q4_1.gguf
 ADAPTER := llmar-train/adapters/utd-mhad
+# Its sibling for live streams.
+LIVE    := $(DEMO)/utd-mhad-live
 LLMAR   := target/release/llmar
 TRAIN   := target/release/llmar-train
 # With the two training stages, in a folder of its own: a model need not be exported anew because someone trains.
@@ -17,14 +19,14 @@ TORCH   := target/libtorch/torch
 PREFIX  ?= /usr/local
 MOTIONS := walk run kick punch jump dance_a getup_faceup spinkick
 
-.PHONY: demo demo-models kernels browser ablate bench-training test test-gpu test-aarch64 bench-gpu agreement lint deny bench bench-peers size accuracy validation adapter header install libtorch fetch clean-demo
+.PHONY: demo demo-models kernels browser ablate bench-training test test-gpu test-aarch64 bench-gpu agreement lint deny bench bench-peers size accuracy validation adapter adapter-live header install libtorch fetch clean-demo
 
 # --- what a user sees first -------------------------------------------------------------------------------------------
 
 demo: $(MODEL)-q8.llmar $(DEMO)/recognize $(MOTIONS:%=$(DEMO)/clips/%.txt)
 	$(DEMO)/recognize $(MODEL)-q8.llmar $(MOTIONS:%=$(DEMO)/clips/%.txt)
 
-demo-models: $(MODEL)-q8.llmar $(MODEL)-f16.llmar $(MODEL)-q4.llmar
+demo-models: $(MODEL)-q8.llmar $(MODEL)-f16.llmar $(MODEL)-q4.llmar $(LIVE)-q8.llmar
 
 $(DEMO)/recognize: examples/c/recognize.c examples/c/clip_text.c examples/c/clip_text.h include/llmar.h $(LLMAR)
 	cc -O2 -std=c11 -Wall -Wextra -pedantic -Iinclude -o $@ examples/c/recognize.c examples/c/clip_text.c \
@@ -37,6 +39,11 @@ $(DEMO)/clips/%.txt: $(DEMO)/fetched $(LLMAR)
 $(MODEL)-%.llmar: $(DEMO)/base.safetensors $(wildcard $(ADAPTER)/*.safetensors) $(TRAIN)
 	$(TRAIN) export --base $(DEMO)/base.safetensors --stage1 $(ADAPTER)/stage1.safetensors \
 	  --adapter $(ADAPTER)/adapter.safetensors --scheme $* --out $@
+
+# Of this rule and the one above make takes the one whose stem is the shorter: this.
+$(LIVE)-%.llmar: $(DEMO)/base.safetensors $(wildcard $(ADAPTER)-live/*.safetensors) $(TRAIN)
+	$(TRAIN) export --base $(DEMO)/base.safetensors --stage1 $(ADAPTER)-live/stage1.safetensors \
+	  --adapter $(ADAPTER)-live/adapter.safetensors --scheme $* --out $@
 
 $(DEMO)/base.safetensors: $(DEMO)/fetched $(TRAIN)
 	$(TRAIN) import $(GGUF) --out $@
@@ -160,6 +167,14 @@ adapter: $(TRAINER) $(DEMO)/base.safetensors
 	  --base $(DEMO)/base.safetensors --out target/adapter/stage2
 	mkdir -p $(ADAPTER)
 	cp target/adapter/stage1/stage1.safetensors target/adapter/stage2/adapter.safetensors $(ADAPTER)/
+
+# The same of its sibling for live streams.
+adapter-live: $(TRAINER) $(DEMO)/base.safetensors
+	$(TRAINER) vqvae llmar-train/configs/utd-mhad-live-stage1.toml --out target/adapter-live/stage1
+	$(TRAINER) lora llmar-train/configs/utd-mhad-live-stage2.toml --stage1 target/adapter-live/stage1/stage1.safetensors \
+	  --base $(DEMO)/base.safetensors --out target/adapter-live/stage2
+	mkdir -p $(ADAPTER)-live
+	cp target/adapter-live/stage1/stage1.safetensors target/adapter-live/stage2/adapter.safetensors $(ADAPTER)-live/
 
 install: $(LLMAR)
 	install -d $(DESTDIR)$(PREFIX)/{bin,lib/pkgconfig,include}

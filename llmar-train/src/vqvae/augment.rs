@@ -36,7 +36,18 @@ pub struct Augment {
 
 impl Default for Augment {
     fn default() -> Self {
-        Self { yaw: 0.5, warp: 0.15, crop: 0.08, scale: 0.08, limb: 0.0, noise: 0.01, drift: 0.0, joint_drop: 0.0, mirror: 0.0, windows: None }
+        Self {
+            yaw: 0.5,
+            warp: 0.15,
+            crop: 0.08,
+            scale: 0.08,
+            limb: 0.0,
+            noise: 0.01,
+            drift: 0.0,
+            joint_drop: 0.0,
+            mirror: 0.0,
+            windows: None,
+        }
     }
 }
 

@@ -179,9 +179,8 @@ impl Clips<'_> {
         let (least, most) = windows.tokens;
         let tokens = (least + rng.below(most - least + 1)).min(preprocess.frames / self.halved);
         let rows = tokens * self.halved;
-        let like: Vec<usize> = (0..self.clips.len())
-            .filter(|clip| (self.clips[*clip].frames as f32 / rows as f32 - 1.0).abs() <= windows.tempo)
-            .collect();
+        let like: Vec<usize> =
+            (0..self.clips.len()).filter(|clip| (self.clips[*clip].frames as f32 / rows as f32 - 1.0).abs() <= windows.tempo).collect();
         let mut batch = Batch { inputs: Vec::new(), labels: Vec::new(), parts: Vec::new() };
         for &clip in which {
             let (whole, rests, still) = (rng.unit() < windows.whole, rng.unit() < windows.idle, rng.unit() < 0.5);
@@ -235,14 +234,7 @@ impl Clips<'_> {
     }
 
     /// The last `rows` of a stream that ends as `ends` says in or after a clip.
-    pub fn window(
-        &self,
-        settings: &Augment,
-        preprocess: &Preprocess,
-        (clip, ends): (usize, Ends),
-        rows: usize,
-        rng: &mut Rng,
-    ) -> Stream {
+    pub fn window(&self, settings: &Augment, preprocess: &Preprocess, (clip, ends): (usize, Ends), rows: usize, rng: &mut Rng) -> Stream {
         let windows = settings.windows.clone().unwrap_or_default();
         let fps = rate(preprocess);
         let seconds = |range: [f64; 2], rng: &mut Rng| range[0] + (range[1] - range[0]) * f64::from(rng.unit());
@@ -471,3 +463,6 @@ fn near(pose: &[f32], other: &[f32], preprocess: &Preprocess) -> bool {
     let size: f32 = other.chunks_exact(c).map(|joint| distance(joint, &other[root * c..][..c])).sum();
     apart <= NEAR * size
 }
+
+#[cfg(test)]
+mod tests;
