@@ -8,6 +8,8 @@ DEMO    := target/demo
 MODEL   := $(DEMO)/utd-mhad
 GGUF    := $(DEMO)/SmolLM2-135M-Instruct.Q4_1.gguf
 ADAPTER := llmar-train/adapters/utd-mhad
+# Its sibling for live streams.
+LIVE    := $(DEMO)/utd-mhad-live
 LLMAR   := target/release/llmar
 TRAIN   := target/release/llmar-train
 # With the two training stages, in a folder of its own: a model need not be exported anew because someone trains.
@@ -17,7 +19,7 @@ TORCH   := target/libtorch/torch
 PREFIX  ?= /usr/local
 MOTIONS := walk run kick punch jump dance_a getup_faceup spinkick
 
-.PHONY: demo demo-stream demo-models python-wheel kernels browser ablate bench-training test test-gpu test-aarch64 bench-gpu agreement lint deny bench bench-peers bench-stream size accuracy validation adapter header install libtorch fetch clean-demo
+.PHONY: demo demo-stream demo-models python-wheel kernels browser ablate bench-training test test-gpu test-aarch64 bench-gpu agreement lint deny bench bench-peers bench-stream size accuracy validation adapter adapter-live header install libtorch fetch clean-demo
 
 # --- what a user sees first -------------------------------------------------------------------------------------------
 
@@ -50,6 +52,11 @@ $(DEMO)/clips/%.txt: $(DEMO)/fetched $(LLMAR)
 $(MODEL)-%.llmar: $(DEMO)/base.safetensors $(wildcard $(ADAPTER)/*.safetensors) $(TRAIN)
 	$(TRAIN) export --base $(DEMO)/base.safetensors --stage1 $(ADAPTER)/stage1.safetensors \
 	  --adapter $(ADAPTER)/adapter.safetensors --scheme $* --out $@
+
+# Of this rule and the one above make takes the one whose stem is the shorter: this.
+$(LIVE)-%.llmar: $(DEMO)/base.safetensors $(wildcard $(ADAPTER)-live/*.safetensors) $(TRAIN)
+	$(TRAIN) export --base $(DEMO)/base.safetensors --stage1 $(ADAPTER)-live/stage1.safetensors \
+	  --adapter $(ADAPTER)-live/adapter.safetensors --scheme $* --out $@
 
 $(DEMO)/base.safetensors: $(DEMO)/fetched $(TRAIN)
 	$(TRAIN) import $(GGUF) --out $@
@@ -126,9 +133,9 @@ bench-peers: $(MODEL)-q8.llmar $(DEMO)/fetched
 
 # What an update of a live stream costs beside llama.cpp reading the whole window anew; how latency spreads over ten minutes, eight bodies in real
 # time, and actions found in untrimmed sequences (see ../shared/data). With DAY=1 also a day of frames: an hour and more on two cores.
-bench-stream: $(MODEL)-live-q8.llmar $(DEMO)/fetched
-	benches/stream.sh $(PYTHON) target/peers $(LLMAR) $(MODEL)-live-q8.llmar ../shared/data/utd_mhad.safetensors $(GGUF) --json target/peers/stream.json
-	$(if $(DAY),$(CARGO) bench --locked -p llmar-sys --bench stream -- $(abspath $(MODEL)-live-q8.llmar) $(abspath ../shared/data/utd_mhad.safetensors) --only day)
+bench-stream: $(LIVE)-q8.llmar $(DEMO)/fetched
+	benches/stream.sh $(PYTHON) target/peers $(LLMAR) $(LIVE)-q8.llmar ../shared/data/utd_mhad.safetensors $(GGUF) --json target/peers/stream.json
+	$(if $(DAY),$(CARGO) bench --locked -p llmar-sys --bench stream -- $(abspath $(LIVE)-q8.llmar) $(abspath ../shared/data/utd_mhad.safetensors) --only day)
 
 # The GPU's answers beside the CPU's on UTD-MHAD's test clips; in the emulator some seconds a clip, so every tenth unless EVERY=1 (see ../shared/data).
 EVERY ?= 10
@@ -185,6 +192,14 @@ adapter: $(TRAINER) $(DEMO)/base.safetensors
 	  --base $(DEMO)/base.safetensors --out target/adapter/stage2
 	mkdir -p $(ADAPTER)
 	cp target/adapter/stage1/stage1.safetensors target/adapter/stage2/adapter.safetensors $(ADAPTER)/
+
+# The same of its sibling for live streams.
+adapter-live: $(TRAINER) $(DEMO)/base.safetensors
+	$(TRAINER) vqvae llmar-train/configs/utd-mhad-live-stage1.toml --out target/adapter-live/stage1
+	$(TRAINER) lora llmar-train/configs/utd-mhad-live-stage2.toml --stage1 target/adapter-live/stage1/stage1.safetensors \
+	  --base $(DEMO)/base.safetensors --out target/adapter-live/stage2
+	mkdir -p $(ADAPTER)-live
+	cp target/adapter-live/stage1/stage1.safetensors target/adapter-live/stage2/adapter.safetensors $(ADAPTER)-live/
 
 install: $(LLMAR)
 	install -d $(DESTDIR)$(PREFIX)/{bin,lib/pkgconfig,include}

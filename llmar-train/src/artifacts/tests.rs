@@ -69,6 +69,16 @@ fn what_is_written_comes_back() {
 }
 
 #[test]
+fn adapters_of_before_live_models_are_read_and_written_as_they_were() {
+    let text = serde_json::to_string(&meta()).unwrap();
+    assert!(!text.contains("needs") && !text.contains("idle"), "{text}");
+    assert_eq!(serde_json::from_str::<AdapterMeta>(&text).unwrap(), meta());
+    let needs = BTreeMap::from([("a".to_string(), vec!["left_foot".to_string()])]);
+    let live = AdapterMeta { needs, idle: Some("a".to_string()), ..meta() };
+    assert_eq!(serde_json::from_str::<AdapterMeta>(&serde_json::to_string(&live).unwrap()).unwrap(), live);
+}
+
+#[test]
 fn lists_of_integers_come_back() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x");

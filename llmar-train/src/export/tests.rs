@@ -275,6 +275,22 @@ fn motion_prompt_and_labels_are_those_of_the_artifacts() {
 }
 
 #[test]
+fn labels_say_what_they_need_and_which_is_idle() {
+    let mut fixture = fixture(tiny_config());
+    let joint = stage1_meta().preprocess.joints[0].clone();
+    fixture.meta.needs = BTreeMap::from([("wave".to_string(), vec![joint.clone()])]);
+    fixture.meta.idle = Some("sit".to_string());
+    fixture.write_adapter();
+    let checkpoint = fixture.export(Scheme::Q8).unwrap();
+    let labels: Vec<_> = checkpoint.metadata().labels.iter().map(|label| (label.needs.clone(), label.idle)).collect();
+    assert_eq!(labels, [(vec![], true), (vec![joint], false)]);
+    // What the runtime would refuse to read is not written.
+    fixture.meta.needs = BTreeMap::from([("wave".to_string(), vec!["tail".to_string()])]);
+    fixture.write_adapter();
+    assert!(fixture.export(Scheme::Q8).is_err_and(|e| e.to_string().contains("`tail`")));
+}
+
+#[test]
 fn files_that_do_not_belong_together_are_named() {
     let mut fixture = fixture(tiny_config());
     std::fs::write(fixture.path("m.llmar"), "the previous model").unwrap();

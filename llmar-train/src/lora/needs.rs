@@ -10,9 +10,9 @@ use std::collections::BTreeMap;
 use crate::vqvae::ClipSet;
 
 /// Share of the farthest limb's way.
-const SHARE: f64 = 0.5;
+const SHARE: f64 = 1.0 / 3.0;
 /// Share of an action's clips.
-const CLIPS: f64 = 0.25;
+const CLIPS: f64 = 0.4;
 /// Joints of a limb, as their names end behind `left_` and `right_`; longer names, such as `hand_tip`, count as well.
 const LIMBS: [[&str; 3]; 2] = [["elbow", "wrist", "hand"], ["knee", "ankle", "foot"]];
 
@@ -68,4 +68,31 @@ fn ways(rows: &[f32], width: usize, coords: usize, root: usize) -> Vec<f64> {
         way[value / coords] += (squares / count - (sum / count).powi(2)).max(0.0);
     }
     way.into_iter().map(f64::sqrt).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Result;
+    use crate::vqvae::tests::small_run;
+
+    #[test]
+    fn an_action_needs_the_limbs_that_go_far_in_it() -> Result<()> {
+        let (_folder, config) = small_run(&[])?;
+        let (set, _, preprocess) = ClipSet::read_and_measure(&config.data, &config.input)?;
+        let needs = needs(&set, &preprocess.joints, preprocess.coords, &preprocess.root);
+        let of = |class: &str| needs.get(class).map(|joints| joints.iter().map(String::as_str).collect::<Vec<_>>());
+        // A right hand goes up and down, a left foot, and everything but the root.
+        assert_eq!(of("wave"), Some(vec!["right_elbow", "right_wrist", "right_hand"]));
+        assert_eq!(of("kick"), Some(vec!["left_knee", "left_ankle", "left_foot"]));
+        assert_eq!(of("sink").map(|joints| joints.len()), Some(12));
+        Ok(())
+    }
+
+    #[test]
+    fn a_way_is_seen_from_the_root() {
+        // Two joints in 2D, two frames; the root goes 4 to the right, the other stays: from the root it goes 4 to the left, 2 from its mean place.
+        let ways = ways(&[0.0, 0.0, 1.0, 1.0, 4.0, 0.0, 1.0, 1.0], 4, 2, 0);
+        assert_eq!(ways, [0.0, 2.0]);
+    }
 }

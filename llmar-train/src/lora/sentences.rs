@@ -80,18 +80,23 @@ pub fn plain(reads: Reads, stage1: &Stage1, set: &ClipSet) -> Result<Sentences> 
 }
 
 /// Training clips of one step, changed as the settings say and prepared [frames · inputs], and their labels: what needs no tensors, and so can be done
-/// ahead. Of live models, windows that end in or after them, all of one length.
+/// ahead. Of live models, windows that end in or after them, of one length in each pass of `micro_batch`.
 pub fn varied(
     settings: &Variation,
-    (preprocess, halved): (&Preprocess, usize),
+    (preprocess, halved, micro_batch): (&Preprocess, usize, usize),
     set: &ClipSet,
     clips: &[usize],
     seed: u64,
     rng: &mut Rng,
 ) -> Result<(Vec<Vec<f32>>, Vec<usize>)> {
     if let Some(streams) = set.streams(halved) {
-        let batch = streams.batch(&settings.clip, preprocess, clips, rng)?;
-        return Ok((batch.inputs, batch.labels));
+        let (mut prepared, mut labels) = (Vec::with_capacity(clips.len()), Vec::with_capacity(clips.len()));
+        for part in clips.chunks(micro_batch) {
+            let batch = streams.batch(&settings.clip, preprocess, part, rng)?;
+            prepared.extend(batch.inputs);
+            labels.extend(batch.labels);
+        }
+        return Ok((prepared, labels));
     }
     let mut prepared = Vec::with_capacity(clips.len());
     for &clip in clips {

@@ -76,7 +76,8 @@ pub fn train(config: &Config, out: &Path, resume: bool, test: bool) -> Result<Va
     let of_step = |step: usize| {
         let which = Rng::batch(config.seed, "order", step, config.train.batch, clips.len());
         let mut rng = Rng::new(config.seed, "clips", step as u64);
-        sentences::varied(&config.variation, (&preprocess, halved), &clips, &which, config.seed, &mut rng)
+        let reading = (&preprocess, halved, config.train.micro_batch);
+        sentences::varied(&config.variation, reading, &clips, &which, config.seed, &mut rng)
     };
     let waited = torch::prefetched(began..config.train.steps, of_step, |source| {
         while run.done < config.train.steps && !run.out_of_patience() {

@@ -8,7 +8,7 @@ use tch::{Reduction, Tensor};
 use super::adapter::Lora;
 use super::llama::{Dropout, Llama};
 use super::tests::{agrees_with_the_runtime, folder, imported, small_lora};
-use super::{Adapter, Precision, Prompt, Words, code_rows, train};
+use super::{Adapter, Precision, Prompt, Reads, Words, code_rows, train};
 use crate::artifacts::{self, AdapterMeta, BaseMeta};
 use crate::error::{Error, Result};
 use crate::export::export;
@@ -199,5 +199,38 @@ fn codes_can_start_where_the_words_lie() -> Result<()> {
     let shape = [stage1.meta.quantizer.codes, weight.size()[0] as usize];
     let got = adapter.floats("quantizer.embedding", &shape)?;
     assert!(got.iter().zip(&expected).all(|(a, b)| (a - b).abs() <= 1e-3 * b.abs().max(1e-2)));
+    Ok(())
+}
+
+#[test]
+fn a_live_model_reads_windows_and_names_rest() -> Result<()> {
+    let _alone = alone();
+    let Some(source) = shared("a_live_model_reads_windows_and_names_rest", "golden/stories260k") else { return Ok(()) };
+    let idle = "data.idle=\"stand still\"";
+    let windows = "{tokens=[2,8]}";
+    let live = ["input.resample={kind=\"live\",fps=30.0}", "input.frames=32", "encoder.causal=true", "features.steps=60", idle];
+    let (folder, stage1) = small_run(&[&live[..], &["quantizer.codes=16", &format!("augment.windows={windows}")]].concat())?;
+    vqvae::train(&stage1, &folder.path().join("stage1"), false)?;
+    let (other, mut config) = small_lora(&source, &[idle, &format!("variation.clip.windows={windows}"), "map.start=labels"])?;
+    // A stage 1 that is not live takes neither.
+    let error = train(&config, &other.path().join("lora"), false, false).map_err(|e| e.to_string());
+    assert!(error.as_ref().is_err_and(|e| e.contains("variation.clip.windows")), "{error:?}");
+    config.stage1 = folder.path().join("stage1/stage1.safetensors");
+    config.data.archive.clone_from(&stage1.data.archive);
+    let out = other.path().join("lora");
+    let summary = train(&config, &out, false, false)?;
+    let windows = &summary["validation_windows"];
+    assert!(summary["validation"]["top1"].as_f64() >= Some(60.0) && windows["named"].as_f64() >= Some(40.0), "{summary:#}");
+    assert!(windows["idle_recall"].as_f64() >= Some(40.0), "{summary:#}");
+    let adapter = artifacts::open::<AdapterMeta>(&out.join("adapter.safetensors"))?.meta;
+    assert_eq!((adapter.labels.len(), adapter.idle.as_deref()), (4, Some("stand still")));
+    assert_eq!(adapter.needs.get("wave").map(Vec::len), Some(3));
+    // Interrupted and resumed, it ends in the same file.
+    let first = std::fs::read(out.join("adapter.safetensors")).map_err(Error::io(&out))?;
+    train(&config, &out, true, false)?;
+    assert!(std::fs::read(out.join("adapter.safetensors")).map_err(Error::io(&out))? == first, "a resumed run ends elsewhere");
+    agrees_with_the_runtime(&config, &out.join("adapter.safetensors"), other.path(), usize::MAX)?;
+    config.map.reads = Reads::Features;
+    assert!(train(&config, &out, false, false).is_err_and(|e| e.to_string().contains("map.reads")));
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! What the tokens keep of a clip: the decoder's reading of its sentence beside the clip as the encoder saw it.
 
 use llmar::device::Device;
-use llmar::skeleton::{Layout, Preprocess, canonical, resampled};
+use llmar::skeleton::{Layout, Preprocess, Resample, canonical, prepare, resampled};
 use serde::Serialize;
 
 use super::clips::{Joints, Motion, Skeleton};
@@ -54,10 +54,17 @@ pub fn section(material: &Material) -> Result<Part> {
     let mut pairs = Vec::new();
     for clip in one_a_class((0..side.chosen.len()).map(|clip| side.archive.labels[side.chosen[clip]])) {
         let owned = &side.archive.clips[side.chosen[clip]];
-        let original = resampled(preprocess, &canonical(preprocess, &owned.view())?)?;
+        let live = matches!(preprocess.resample, Resample::Live { .. });
+        let mut original = match live {
+            true => positions(preprocess, &prepare(preprocess, &owned.view())?.features),
+            false => resampled(preprocess, &canonical(preprocess, &owned.view())?)?,
+        };
         let tokens = sentences[clip].clone();
         let codes: Vec<f32> = tokens.iter().flat_map(|&t| &codebook.tangent[usize::from(t) * dim..][..dim]).copied().collect();
         let rebuilt = positions(preprocess, &decoder.forward(&device, &codes)?);
+        if live {
+            original.truncate(rebuilt.len()); // what is less than a token is not read
+        }
         if rebuilt.len() != original.len() {
             let got = format!("expected {} positions of a clip, got {}", original.len(), rebuilt.len());
             return Err(Error::format(DECODER, got));
@@ -69,7 +76,10 @@ pub fn section(material: &Material) -> Result<Part> {
             per_person: layout.joints.len(),
             coords: preprocess.coords,
         };
-        let fps = Some(preprocess.frames as f32 * owned.fps.unwrap_or(30.0) / owned.frames.max(1) as f32);
+        let fps = Some(match preprocess.resample {
+            Resample::Live { fps } => fps,
+            Resample::Stretch | Resample::Rate { .. } => preprocess.frames as f32 * owned.fps.unwrap_or(30.0) / owned.frames.max(1) as f32,
+        });
         pairs.push(Pair {
             class: side.class(clip).to_owned(),
             clip: owned.name.clone(),

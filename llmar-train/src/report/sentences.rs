@@ -18,9 +18,10 @@ pub fn of(stage1: &Opened<Stage1Meta>, side: &Side) -> Result<Vec<Vec<u16>>> {
     let (device, meta) = (Device::cpu(1)?, &stage1.meta);
     let encoder = Encoder::from_tensors(&meta.encoder, find)?;
     let quantizer = Quantizer::from_tensors(&meta.quantizer, 0, find)?;
-    let (frames, mut scratch) = (meta.preprocess.frames, EncoderScratch::new(&device));
+    let mut scratch = EncoderScratch::new(&device);
     let mut sentence = |clip: &llmar::formats::OwnedClip| {
         let input = prepare(&meta.preprocess, &clip.view())?.features;
+        let frames = input.len() / meta.preprocess.features();
         let encoded = encoder.forward(&device, &input, 1, frames, &mut scratch)?;
         Ok(quantizer.quantize(&device, encoded, meta.encoder.tokens(frames))?.tokens)
     };

@@ -463,3 +463,6 @@ fn near(pose: &[f32], other: &[f32], preprocess: &Preprocess) -> bool {
     let size: f32 = other.chunks_exact(c).map(|joint| distance(joint, &other[root * c..][..c])).sum();
     apart <= NEAR * size
 }
+
+#[cfg(test)]
+mod tests;

@@ -46,3 +46,26 @@ impl Parts {
         (sums / counts.clamp_min(1.0)).view([parts, self.segments * dim])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::live::Part;
+    use super::*;
+    use crate::error::Result;
+    use crate::torch::{tensor, values};
+
+    #[test]
+    fn each_part_is_read_by_itself_segment_by_segment() -> Result<()> {
+        // Two windows of three tokens of one feature: an action of which the second half is shown, then a rest; and a whole action.
+        let parts = vec![
+            Part { label: 1, tokens: vec![(0, 0.5), (1, 0.9)], ends: None },
+            Part { label: 2, tokens: vec![(2, 0.0)], ends: Some(0) },
+            Part { label: 0, tokens: vec![(3, 0.0), (4, 0.4), (5, 0.7)], ends: Some(1) },
+        ];
+        let parts = Parts::new(&Batch { inputs: Vec::new(), labels: vec![2, 0], parts }, 2, Device::Cpu);
+        let features = tensor(&[1.0, 3.0, 5.0, 7.0, 9.0, 11.0], &[2, 3, 1], Device::Cpu);
+        assert_eq!(values(&parts.means(&features))?, [0.0, 2.0, 5.0, 0.0, 8.0, 11.0]);
+        assert_eq!((Vec::<i64>::try_from(&parts.labels)?, parts.ends), (vec![1, 2, 0], vec![-1, 0, 1]));
+        Ok(())
+    }
+}

@@ -158,6 +158,42 @@ fn a_run_resumes_across_the_phases() -> Result<()> {
     Ok(())
 }
 
+/// What the digests of finished runs are of: settings that live models brought along do not show in the others'.
+#[test]
+fn settings_of_before_live_models_are_written_as_they_were() -> Result<()> {
+    let (_folder, config) = small_run(&[])?;
+    let text = serde_json::to_string(&config).map_err(|e| Error::format("settings", e))?;
+    assert!(!text.contains("idle") && !text.contains("windows"), "{text}");
+    Ok(())
+}
+
+#[test]
+fn a_live_run_learns_repeats_and_resumes() -> Result<()> {
+    let _alone = alone();
+    let sets = [
+        "input.resample={kind=\"live\",fps=30.0}",
+        "input.frames=32",
+        "encoder.causal=true",
+        "data.idle=\"stand still\"",
+        "augment.windows={tokens=[2,8]}",
+        "features.steps=60",
+        "codes.steps=20",
+    ];
+    let (folder, config) = small_run(&sets)?;
+    let out = folder.path().join("run");
+    let summary = train(&config, &out, false)?;
+    assert!(summary["probe_tokens"].as_f64() >= Some(80.0), "{summary:#}");
+    assert!(summary["head_windows"]["named"].as_f64() >= Some(60.0), "{summary:#}");
+    assert!(summary["head_windows"]["idle_recall"].as_f64() >= Some(60.0), "{summary:#}");
+    let first = bytes(out.join("stage1.safetensors"))?;
+    train(&config, &out, true)?; // from step 72
+    assert!(bytes(out.join("stage1.safetensors"))? == first, "a resumed run ends elsewhere");
+    // Clips of 24 rows: six tokens each, as the runtime gives them.
+    let (total, different) = compare_tokens(&out.join("stage1.safetensors"), &config.data.archive)?;
+    assert!(total == 54 * 6 && different * 2000 < total.max(2000), "{different} of {total}");
+    Ok(())
+}
+
 #[test]
 fn the_papers_form_runs_with_every_loss() -> Result<()> {
     let _alone = alone();
@@ -210,6 +246,9 @@ fn bad_settings_are_named() -> Result<()> {
         ("device=abacus", "device"),
         ("threads=0", "threads"),
         ("input.root=tail", "root"),
+        ("data.idle=\"stand still\"", "data.idle"),
+        ("augment.windows={}", "input.resample"),
+        ("input.resample={kind=\"live\",fps=30.0}", "encoder.causal"),
     ] {
         let (folder, config) = small_run(&[set])?;
         let error = train(&config, &folder.path().join("run"), false).map(|_| ()).map_err(|e| e.to_string());
@@ -221,7 +260,7 @@ fn bad_settings_are_named() -> Result<()> {
 
 #[test]
 fn shipped_settings_are_valid() -> Result<()> {
-    for name in ["utd-mhad-stage1.toml", "utd-mhad-biases-stage1.toml", "paper-ntu60-stage1.toml"] {
+    for name in ["utd-mhad-stage1.toml", "utd-mhad-live-stage1.toml", "utd-mhad-biases-stage1.toml", "paper-ntu60-stage1.toml"] {
         read_config::<Config>(&Path::new(env!("CARGO_MANIFEST_DIR")).join("configs").join(name), &[])?.check()?;
     }
     Ok(())
@@ -247,7 +286,7 @@ fn compare_tokens(stage1: &Path, archive: &Path) -> Result<(usize, usize)> {
     let points = file.meta.quantizer.points(&file.floats(QuantizerConfig::TANGENT, &[codes, dim])?);
     let (mut total, mut different) = (0, 0);
     for (input, tokens) in prepared.iter().zip(trainer.tokens(&prepared)?) {
-        let frames = file.meta.preprocess.frames;
+        let frames = input.len() / file.meta.preprocess.features();
         let encoded = encoder.forward(&device, input, 1, frames, &mut scratch)?;
         let runtime = quantizer.quantize(&device, encoded, encoder.config().tokens(frames))?.tokens;
         let mut features = vec![0.0; runtime.len() * dim];
@@ -284,6 +323,10 @@ fn runtime_and_trainer_give_the_same_tokens() -> Result<()> {
     let (total, different) = compare_tokens(&shipped, &archive)?;
     println!("shipped stage 1: {different} of {total} tokens differ");
     assert!(total == 861 * 16 && different * 2000 < total, "shipped: {different} of {total}");
+    let live = Path::new(env!("CARGO_MANIFEST_DIR")).join("adapters/utd-mhad-live/stage1.safetensors");
+    let (total, different) = compare_tokens(&live, &archive)?;
+    println!("shipped stage 1 for streams: {different} of {total} tokens differ");
+    assert!(total > 861 * 10 && different * 2000 < total, "shipped for streams: {different} of {total}");
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/utd-mhad-stage1.toml");
     let sets = ["encoder.width=32", "features.steps=40", "codes.steps=10", "quantizer.kmeans_rounds=3"];
     let sets: Vec<Setting> = sets.iter().filter_map(|s| s.parse().ok()).collect();
