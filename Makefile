@@ -27,11 +27,11 @@ demo: $(MODEL)-q8.llmar $(DEMO)/recognize $(MOTIONS:%=$(DEMO)/clips/%.txt)
 	$(DEMO)/recognize $(MODEL)-q8.llmar $(MOTIONS:%=$(DEMO)/clips/%.txt)
 
 # The live example in C, C++ and Rust; the one in C follows a real walk. In Python: `make python-wheel`, then examples/python/stream.py.
-demo-stream: $(MODEL)-q8.llmar $(DEMO)/stream $(DEMO)/stream-cpp $(DEMO)/clips/walk.txt
+demo-stream: $(LIVE)-q8.llmar $(DEMO)/stream $(DEMO)/stream-cpp $(DEMO)/clips/walk.txt
 	$(CARGO) build --release --locked -p llmar-sys --example stream
-	$(DEMO)/stream $(MODEL)-q8.llmar $(DEMO)/clips/walk.txt --real-time
+	$(DEMO)/stream $(LIVE)-q8.llmar $(DEMO)/clips/walk.txt --real-time
 
-demo-models: $(MODEL)-q8.llmar $(MODEL)-f16.llmar $(MODEL)-q4.llmar
+demo-models: $(MODEL)-q8.llmar $(MODEL)-f16.llmar $(MODEL)-q4.llmar $(LIVE)-q8.llmar
 
 $(DEMO)/recognize: examples/c/recognize.c examples/c/clip_text.c examples/c/clip_text.h include/llmar.h $(LLMAR)
 	cc -O2 -std=c11 -Wall -Wextra -pedantic -Iinclude -o $@ examples/c/recognize.c examples/c/clip_text.c \
