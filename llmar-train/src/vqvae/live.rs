@@ -158,7 +158,7 @@ pub struct Batch {
 /// The clips that streams are made of.
 #[derive(Clone, Copy, Debug)]
 pub struct Clips<'a> {
-    /// Of [`read`].
+    /// Clips of a live model as their rows.
     pub clips: &'a [Canonical],
     /// Label of each.
     pub labels: &'a [usize],
