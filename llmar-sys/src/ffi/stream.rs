@@ -14,6 +14,7 @@ use super::status::{
 };
 use super::stream_types::*;
 use super::types::{llmar_call_params, llmar_label_score};
+use crate::error::Error;
 use crate::recognizer::stream::{Event, EventKind, LabelState, Percentiles, Pose, Stream, StreamOptions, TOP};
 use crate::skeleton::{Axes, Handedness, Up};
 
@@ -206,6 +207,8 @@ pub unsafe extern "C" fn llmar_stream_poll(
                 let got = match inner.stream.poll(&control, &mut inner.events[..wanted]) {
                     Ok(got) => got,
                     Err(error) if done == 0 => return Err(error.into()),
+                    // What was written is the caller's. That the call was to stop is no news for the next one; anything else is.
+                    Err(Error::Cancelled | Error::DeadlineExceeded) => 0,
                     Err(error) => {
                         inner.failure = Some(error.into());
                         0

@@ -271,6 +271,21 @@ impl Space {
         Ok(Self { coords, width, root: joint(&preprocess.root)?, centre: preprocess.centre, hips, segment })
     }
 
+    /// The largest mean step, from row to row, of any joint of `rows` [n, width] seen from the root; 0 of one row.
+    pub fn speed(&self, rows: &[f32]) -> f32 {
+        let (c, steps) = (self.coords, (rows.len() / self.width).saturating_sub(1));
+        let of = |row: &[f32], joint: usize, axis: usize| row[joint * c + axis] - row[self.root * c + axis];
+        let mut largest = 0.0_f32;
+        for joint in 0..self.width / c {
+            let step = |pair: (&[f32], &[f32])| -> f32 {
+                (0..c).map(|axis| (of(pair.1, joint, axis) - of(pair.0, joint, axis)).powi(2)).sum::<f32>().sqrt()
+            };
+            let pairs = rows.chunks_exact(self.width).zip(rows.chunks_exact(self.width).skip(1));
+            largest = largest.max(pairs.map(step).sum::<f32>() / steps.max(1) as f32);
+        }
+        largest
+    }
+
     /// Where a window that begins with `rows` [at least ANCHOR_ROWS, width] stands: origin from the first, mean hip line and median length of the
     /// segment from the first [`ANCHOR_ROWS`]. A body whose hip line is vertical or a point keeps its heading. `None` when there are too few rows, or
     /// the segment has no length.

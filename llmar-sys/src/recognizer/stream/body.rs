@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::motion::Motion;
 use super::options::StreamOptions;
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -53,6 +54,8 @@ pub(super) struct Body {
     pub since_decision: usize,
     pub due: Option<Due>,
     pub window: Window,
+    /// When it moved; of a whole-clip model nothing is known.
+    pub motion: Motion,
     /// Time of the newest frame that was seen.
     pub seen_ns: u64,
 }
@@ -185,7 +188,7 @@ impl Reader {
             }),
         };
         let tokens = Vec::with_capacity(self.window_tokens());
-        Ok(Body { id: 0, tokens, cached: 0, since_decision: 0, due: None, window, seen_ns: 0 })
+        Ok(Body { id: 0, tokens, cached: 0, since_decision: 0, due: None, window, motion: Motion::new(), seen_ns: 0 })
     }
 
     /// Whether a frame of this time comes after too long a gap.
@@ -299,7 +302,7 @@ impl Reader {
     fn make_tokens(&mut self, device: &Device, body: &mut Body, after: usize) -> Result<()> {
         let width = self.width();
         let preprocess = &self.model.metadata().preprocess;
-        let ReaderKind::Live { encoder, scratch, .. } = &mut self.kind else { return Ok(()) };
+        let ReaderKind::Live { fps, encoder, scratch } = &mut self.kind else { return Ok(()) };
         let Window::Live(live) = &mut body.window else { return Ok(()) };
         let Some(anchor) = live.anchor else { return Ok(()) };
         let halvings = self.model.encoder().config().halvings;
@@ -318,6 +321,11 @@ impl Reader {
         if !self.features.iter().all(|x| x.is_finite()) {
             return Err(Error::argument("joints", "positions whose features fit f32", "positions near the largest f32"));
         }
+        for token in before.max(live.repeated)..after {
+            let rows = token << halvings..(token + 1) << halvings;
+            let [start_ns, end_ns] = [rows.start, rows.end].map(|row| live.time_of(live.first + row as u64, *fps));
+            body.motion.add(start_ns, end_ns, self.space.speed(&live.rows[rows.start.saturating_sub(1) * width..rows.end * width]));
+        }
         let encoded = encoder.forward(device, &mut live.past, &self.features, scratch)?;
         body.tokens.resize(after, 0);
         self.model.quantizer().quantize_into(device, encoded, &mut body.tokens[before..])
@@ -327,7 +335,7 @@ impl Reader {
         let Window::Live(live) = &body.window else { return };
         let ReaderKind::Live { fps, .. } = &self.kind else { return };
         let rows = live.missing.len();
-        let at = |row: u64| live.start_ns + (row as f64 * 1e9 / f64::from(*fps)) as u64;
+        let at = |row: u64| live.time_of(row, *fps);
         let filled: u64 = live.missing.iter().map(|missing| u64::from(*missing)).sum();
         let mut missing_joints = [0; 4];
         for joint in (0..live.last_seen.len()).filter(|joint| live.last_seen[*joint] <= live.first) {
@@ -393,12 +401,15 @@ impl Reader {
         live.restart(device)?;
         body.tokens.clear();
         let after = live.missing.len() >> halvings;
-        live.repeated = after;
+        live.repeated = 0;
         if live.missing.len() >= ANCHOR_ROWS {
             live.anchor = self.space.anchor(&live.rows);
             if live.anchor.is_some() {
                 self.make_tokens(device, body, after)?;
             }
+        }
+        if let Window::Live(live) = &mut body.window {
+            live.repeated = after;
         }
         Ok(())
     }
@@ -423,6 +434,7 @@ impl Reader {
             }
         }
         body.tokens.clear();
+        body.motion.clear();
         (body.cached, body.since_decision, body.due) = (0, 0, None);
         Ok(())
     }
@@ -458,6 +470,11 @@ impl LiveWindow {
             }
         }
         taken
+    }
+
+    /// Time of a row of the track.
+    fn time_of(&self, row: u64, fps: f32) -> u64 {
+        self.start_ns + (row as f64 * 1e9 / f64::from(fps)) as u64
     }
 
     /// Takes rows off the beginning of the window.

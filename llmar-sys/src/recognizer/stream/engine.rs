@@ -475,7 +475,7 @@ impl Engine {
                 latency_ns: nanoseconds(latency),
                 ..Event::new(EventKind::Decision, body.id, due.time_ns)
             };
-            judge.decide(rules, labels, &thought.ranking, event, |event| outbox.put(event));
+            judge.decide(rules, labels, &thought.ranking, &body.motion, event, |event| outbox.put(event));
             outbox.counters.decisions += 1;
             outbox.latency.add(latency);
         }

@@ -2,6 +2,7 @@
 
 use super::event::{Event, EventKind, Scored};
 use super::labels::Labels;
+use super::motion::Motion;
 use super::options::{StreamOptions, TOP};
 use crate::text::Ranking;
 
@@ -23,8 +24,8 @@ pub(super) struct Judge {
     pub smoothed: Vec<f32>,
     /// Since when each label's smoothed probability is not below `end_below`; `u64::MAX` where it is.
     pub since: Vec<u64>,
-    /// Since when the label that says that nothing happens is not the best one any more; `None` while it is, or where there is no such label.
-    pub moving_ns: Option<u64>,
+    /// When the last action ended.
+    pub ended_ns: u64,
     /// Time of the last decision, or of an action's end after it; `None` before the first.
     pub decided_ns: Option<u64>,
     pub action: Option<Action>,
@@ -55,7 +56,7 @@ impl Rules {
 impl Judge {
     /// Before the first decision.
     pub fn new(labels: usize) -> Self {
-        Self { smoothed: vec![0.0; labels], since: vec![u64::MAX; labels], moving_ns: None, decided_ns: None, action: None }
+        Self { smoothed: vec![0.0; labels], since: vec![u64::MAX; labels], ended_ns: 0, decided_ns: None, action: None }
     }
 
     /// Forgets everything; there may be another number of labels now.
@@ -64,14 +65,22 @@ impl Judge {
         self.smoothed.resize(labels, 0.0);
         self.since.clear();
         self.since.resize(labels, u64::MAX);
-        (self.moving_ns, self.decided_ns, self.action) = (None, None, None);
+        (self.ended_ns, self.decided_ns, self.action) = (0, None, None);
     }
 
     /// Takes a decision: `event` has body, times and what was missing; `ranking` counts the labels of `labels.trie`. Gives `tell` the
     /// decision, and the actions that end and begin by it.
     ///
     /// What the ranking does not name shares what it leaves of the probability.
-    pub fn decide(&mut self, rules: &Rules, labels: &Labels, ranking: &Ranking, mut event: Event, mut tell: impl FnMut(Event)) {
+    pub fn decide(
+        &mut self,
+        rules: &Rules,
+        labels: &Labels,
+        ranking: &Ranking,
+        motion: &Motion,
+        mut event: Event,
+        mut tell: impl FnMut(Event),
+    ) {
         let named = ranking.top.len();
         let left = 1.0 - ranking.probabilities.iter().sum::<f32>();
         let others = labels.of_trie.len() - named.min(labels.of_trie.len());
@@ -109,10 +118,6 @@ impl Judge {
         event.unknown = best.probability < rules.unknown_below;
         event.idle = labels.idle == Some(best.label);
         self.decided_ns = Some(event.time_ns);
-        self.moving_ns = match labels.idle {
-            Some(_) if !event.idle => Some(self.moving_ns.unwrap_or(before_ns)),
-            _ => None,
-        };
         if !rules.actions_only {
             tell(event);
         }
@@ -121,17 +126,19 @@ impl Judge {
             let now = self.smoothed[action.label as usize];
             action.peak = action.peak.max(now);
             if now < rules.end_below {
-                self.end(event.body, before_ns, event.time_ns, &mut tell);
+                // It is missed only when rest has been seen.
+                let end_ns = motion.ended(action.start_ns).map_or(before_ns, |ended_ns| ended_ns.min(before_ns));
+                self.end(event.body, end_ns, event.time_ns, &mut tell);
             }
         }
         let begins = best.probability >= rules.begin_at && !event.idle && self.action.is_none_or(|action| action.label != best.label);
         if begins {
             let named_ns = self.since[best.label as usize].min(event.time_ns);
-            let start_ns = match (&self.action, self.moving_ns) {
+            let start_ns = match (&self.action, motion.began(self.ended_ns)) {
                 // Where another action goes on, this one was not the likelier until now.
                 (Some(_), _) => named_ns.max(u64::midpoint(before_ns, event.time_ns)).min(event.time_ns),
-                // An action shows before it can be named: it began when rest ended.
-                (None, Some(moving_ns)) => moving_ns.min(named_ns),
+                // An action shows before it can be named.
+                (None, Some(began_ns)) => began_ns.min(named_ns),
                 (None, None) => named_ns,
             };
             self.end(event.body, start_ns, event.time_ns, &mut tell);
@@ -151,7 +158,7 @@ impl Judge {
             let end_ns = end_ns.max(start_ns);
             // What comes next has not begun before.
             self.decided_ns = self.decided_ns.map(|decided_ns| decided_ns.max(end_ns));
-            self.moving_ns = self.moving_ns.map(|moving_ns| moving_ns.max(end_ns));
+            self.ended_ns = self.ended_ns.max(end_ns);
             self.since.iter_mut().filter(|since| **since != u64::MAX).for_each(|since| *since = (*since).max(end_ns));
             tell(Event { start_ns, end_ns, label: Some(label), probability: peak, ..Event::new(EventKind::End, body, time_ns) });
         }
@@ -217,6 +224,7 @@ mod tests {
         ) {
             let rules = Rules { smoothing, begin_at, end_below: begin_at * share, unknown_below: 0.0, top_k, actions_only: false };
             let (labels, mut judge) = (labels(), Judge::new(LABELS));
+            let mut motion = Motion::new();
             let mut events = Vec::new();
             let mut now = 5_000;
             for (weights, later) in steps {
@@ -224,7 +232,8 @@ mod tests {
                 match weights {
                     Some(weights) => {
                         let event = Event { start_ns: now - window, ..Event::new(EventKind::Decision, 7, now) };
-                        judge.decide(&rules, &labels, &ranking(weights, top_k), event, |event| events.push(event));
+                        motion.add(now - later, now, weights[0]);
+                        judge.decide(&rules, &labels, &ranking(weights, top_k), &motion, event, |event| events.push(event));
                     }
                     None => judge.end(7, now, now, &mut |event| events.push(event)),
                 }

@@ -15,6 +15,7 @@ mod event;
 mod inbox;
 mod judge;
 mod labels;
+mod motion;
 mod options;
 mod state;
 mod stats;
@@ -215,7 +216,8 @@ impl Stream {
                 let ran = self.shared.engine()?.run(&self.shared.inbox, &self.shared.outbox, enough, control);
                 match ran {
                     Err(error) if done == 0 => return Err(error),
-                    // What was taken is the caller's; the next poll tells.
+                    // What was taken is the caller's. That the call was to stop is no news for the next one; anything else is.
+                    Err(Error::Cancelled | Error::DeadlineExceeded) => return Ok(done),
                     Err(error) => {
                         self.shared.outbox()?.fail(error);
                         return Ok(done);

@@ -65,10 +65,10 @@ pub(super) fn save(engine: &Engine, inbox: &Inbox) -> Vec<u8> {
                 out.option(whole.decided_ns);
             }
         }
-        let Judge { smoothed, since, moving_ns, decided_ns, action } = &place.judge;
+        let Judge { smoothed, since, ended_ns, decided_ns, action } = &place.judge;
         out.f32s(smoothed);
         out.u64s(since.iter().copied());
-        out.option(*moving_ns);
+        out.u64(*ended_ns);
         out.option(*decided_ns);
         out.u64(u64::from(action.is_some()));
         if let Some(Action { label, start_ns, peak }) = action {
@@ -182,7 +182,7 @@ impl Restored {
         }
         judge.smoothed.copy_from_slice(&self.judge.smoothed);
         judge.since.copy_from_slice(&self.judge.since);
-        judge.moving_ns = self.judge.moving_ns;
+        judge.ended_ns = self.judge.ended_ns;
         (judge.decided_ns, judge.action) = (self.judge.decided_ns, self.judge.action);
     }
 }
@@ -296,7 +296,7 @@ impl<'a> Reader<'a> {
         if since.len() != labels {
             return Err(damaged(format!("expected {labels} times of labels, got {}", since.len())));
         }
-        let (moving_ns, decided_ns) = (self.option()?, self.option()?);
+        let (ended_ns, decided_ns) = (self.u64()?, self.option()?);
         let action = match self.u64()? {
             0 => None,
             _ => {
@@ -309,7 +309,7 @@ impl<'a> Reader<'a> {
             }
         };
         let since_decision = usize::try_from(since_decision).unwrap_or(usize::MAX).min(engine.window_tokens());
-        Ok(Restored { id, newest, seen_ns, since_decision, window, judge: Judge { smoothed, since, moving_ns, decided_ns, action } })
+        Ok(Restored { id, newest, seen_ns, since_decision, window, judge: Judge { smoothed, since, ended_ns, decided_ns, action } })
     }
 
     fn live(&mut self, engine: &Engine, live: &LiveWindow) -> Result<RestoredWindow> {
