@@ -81,6 +81,8 @@ fn python() -> &'static Result<PathBuf, String> {
         let wheel = Path::new(wheel.lines().last().unwrap());
         let name = wheel.file_name().unwrap().to_str().unwrap();
         assert!(name.starts_with("llmar-") && name.contains("-py3-none-linux_"), "a wheel with a native library is not for `any`: {name}");
+        let listing = run(Command::new(&python).args(["-m", "zipfile", "-l"]).arg(wheel));
+        assert!(listing.contains("\nllmar/libllmar.so ") && listing.contains("\nllmar/py.typed "), "{listing}");
         run(Command::new(&python).args(pip).arg("--no-deps").arg(wheel));
         Ok(python)
     })

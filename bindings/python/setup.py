@@ -5,7 +5,7 @@ import os
 import shutil
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import Distribution, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_py import build_py
 
@@ -27,12 +27,15 @@ class BuildWithLibrary(build_py):
 class NativeWheel(bdist_wheel):
     """For this platform and any Python 3: the library knows nothing of Python's ABI."""
 
-    def finalize_options(self) -> None:
-        super().finalize_options()
-        self.root_is_pure = False
-
     def get_tag(self) -> "tuple[str, str, str]":
         return "py3", "none", super().get_tag()[2]
 
 
-setup(cmdclass={"build_py": BuildWithLibrary, "bdist_wheel": NativeWheel})
+class NativeDistribution(Distribution):
+    """Goes where native code goes, though no extension is compiled here."""
+
+    def has_ext_modules(self) -> bool:
+        return True
+
+
+setup(distclass=NativeDistribution, cmdclass={"build_py": BuildWithLibrary, "bdist_wheel": NativeWheel})
