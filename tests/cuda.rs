@@ -20,8 +20,9 @@ use llmar::Error;
 use llmar::control::{CancelToken, Control};
 use llmar::device::{Place, Scheme};
 use llmar::motion::ActionSentence;
+use llmar::recognizer::stream::{Event, EventKind, Pose, Stream, StreamOptions};
 use llmar::recognizer::{Model, OpenOptions, Options, Recognition, Recognizer};
-use llmar::skeleton::Clip;
+use llmar::skeleton::{Axes, Clip};
 use llmar::text::Decoding;
 use tiny::{Random, clip, motion};
 
@@ -324,4 +325,51 @@ fn the_harness_of_the_benchmark_runs() {
         assert!(lines.iter().any(|line| line["work"].as_str().unwrap().contains(work)), "{work}: {out}");
     }
     assert_eq!(report["decode_speed_over_f16"].as_array().unwrap().len(), 2);
+}
+
+/// Bodies in a stream on the GPU: the decisions of the CPU, at the same times, with scores within the bound of full precision.
+#[test]
+fn a_stream_on_a_gpu_decides_as_on_the_cpu() {
+    let decisions = |place: Place| {
+        emulator::load();
+        let options = OpenOptions { device: place, ..OpenOptions::default() };
+        let model = Model::from_bytes(&tiny::live_bytes(Scheme::F16), options).unwrap();
+        let mut stream =
+            Stream::new(model, StreamOptions { smoothing: 0.0, top_k: 1, ..StreamOptions::default() }, Axes::default()).unwrap();
+        let bodies: Vec<Vec<f32>> = (0..2).map(|body| motion(40 + body, 60)).collect();
+        let (mut events, mut out) = ([Event::default(); 16], Vec::new());
+        for frame in 0..60 {
+            for (body, joints) in (0..).zip(&bodies) {
+                let time_ns = frame as u64 * 1_000_000_000 / 30;
+                let joints = &joints[frame * 60..][..60];
+                stream.push(&Pose { body, time_ns, joints, valid: None, confidence: None }).unwrap();
+            }
+            loop {
+                let count = stream.poll(&Control::default(), &mut events).unwrap();
+                out.extend(events[..count].iter().filter(|event| event.kind == EventKind::Decision).copied());
+                if count < events.len() {
+                    break;
+                }
+            }
+        }
+        assert!(stream.stats().unwrap().reanchored > 0);
+        out
+    };
+    let want = decisions(Place::Cpu);
+    assert!(want.len() > 10);
+    for place in places() {
+        let got = decisions(place);
+        assert_eq!(got.len(), want.len(), "{place:?}");
+        for (got, want) in got.iter().zip(&want) {
+            let of = |event: &Event| (event.body, event.time_ns, event.tokens, event.missing_joints);
+            assert_eq!(of(got), of(want), "{place:?}");
+            // Where two labels are nearly as good, rounding may choose.
+            if got.label == want.label {
+                let difference = (got.top[0].log_prob - want.top[0].log_prob).abs();
+                assert!(difference <= 2e-2, "{place:?}: {} for {}", got.top[0].log_prob, want.top[0].log_prob);
+            } else {
+                assert!((got.probability - want.probability).abs() < 0.05, "{place:?}: {got:?} for {want:?}");
+            }
+        }
+    }
 }
