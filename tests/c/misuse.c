@@ -268,7 +268,7 @@ static void clips(void)
     refuse(LLMAR_ERROR_LIMIT, &clip);
     clip = good;
     clip.joint_count = JOINTS - 1; /* another count than the layout's */
-    refuse(LLMAR_ERROR_INVALID_ARGUMENT, &clip);
+    refuse(LLMAR_ERROR_SHAPE, &clip);
     clip.joint_count = 0;
     refuse(LLMAR_ERROR_INVALID_ARGUMENT, &clip);
     static const uint32_t coords[] = {0, 1, 4, UINT32_MAX};

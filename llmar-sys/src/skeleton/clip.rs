@@ -97,8 +97,8 @@ impl Clip<'_> {
     /// The joint count is the layout's.
     pub(super) fn check_layout(&self, layout: &Layout) -> Result<()> {
         if self.joints_per_person != layout.joints.len() {
-            let expected = format!("{} of layout `{}`", layout.joints.len(), self.layout);
-            return Err(Error::argument("joints per person", expected, self.joints_per_person));
+            let what = format!("joints per person of layout `{}`", self.layout);
+            return Err(Error::Shape { what, expected: vec![layout.joints.len()], got: vec![self.joints_per_person] });
         }
         Ok(())
     }
