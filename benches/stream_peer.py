@@ -4,7 +4,7 @@ usage: stream_peer.py BENCH LLMAR MODEL.llmar ARCHIVE BASE.gguf [--threads 2] [-
 
 BENCH is the program of benches/stream. Each round runs both once: libllmar's update is four frames pushed and a poll (skeleton to smoothed
 probabilities), over two minutes of frames; llama.cpp gets the prompt of a full window (arbitrary ids in the place of the action tokens) and then the
-tokens of a label, forced to be one of the labels'. Afterwards the long run, the crowd and the untrimmed sequences, by BENCH alone.
+tokens of a label, forced to be one of the labels'. Afterwards the long run, the crowd, cancelled polls and the untrimmed sequences, by BENCH alone.
 """
 
 import argparse
@@ -60,7 +60,8 @@ def main() -> None:
         "rounds": rounds,
         "ratio_of_medians": [r["update"]["p50_ms"] / r["peer_p50_ms"] for r in rounds],
         "ratio_of_bests": [r["update"]["best_ms"] / r["peer_best_ms"] for r in rounds],
-        "long": ours("update", "--minutes", "10"), "crowd": ours("crowd"), "untrimmed": ours("untrimmed"),
+        "long": ours("update", "--minutes", "10"), "crowd": ours("crowd"), "cancel": ours("cancel"), "cancel8": ours("cancel8"),
+        "untrimmed": ours("untrimmed"),
     }
     for name in ("ratio_of_medians", "ratio_of_bests"):
         print(f"{name:18} {' '.join(f'{ratio:.3f}' for ratio in report[name])}   (asked: 0.125)")
@@ -69,7 +70,7 @@ def main() -> None:
           f"{best['update']['passes_per_decision']:.2f} passes of {best['update']['rows_per_decision']:.1f} rows in all")
     print(f"llama.cpp          {best['peer_p50_ms']:.2f} ms median, {best['peer_best_ms']:.2f} ms at best, "
           f"prompt of {len(prompt)} tokens and {len(answer) + 1} of the label")
-    for part in ("long", "crowd", "untrimmed"):
+    for part in ("long", "crowd", "cancel", "cancel8", "untrimmed"):
         for name, value in report[part].items():
             print(f"{part:10} {name:28} {value}")
     if args.json:

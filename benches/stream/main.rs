@@ -1,10 +1,11 @@
-//! Live streams with a real model: what an update costs, how its latency spreads, how many bodies keep real time, whether memory stays flat, and how
-//! well actions are found in untrimmed sequences.
+//! Live streams with a real model: what an update costs, how its latency spreads, how many bodies keep real time, how soon
+//! a cancel takes effect, whether memory stays flat, and how well actions are found in untrimmed sequences.
 //!
 //! usage: stream MODEL ARCHIVE [--threads 2] [--minutes 10] [--day] [--json] [--only PART]
 //!
 //! MODEL is a live model, ARCHIVE the clip archive that it was trained for; its split `cross_subject` gives the test clips.
 
+mod cancel;
 mod untrimmed;
 
 use std::error::Error;
@@ -59,6 +60,11 @@ fn main() -> Outcome<()> {
     }
     if wanted("crowd") {
         report["crowd"] = crowd(&model, &archive, &arguments)?;
+    }
+    for (part, bodies) in [("cancel", 1), ("cancel8", 8)] {
+        if wanted(part) {
+            report[part] = cancel::measure(&model, &archive, arguments.threads, bodies)?;
+        }
     }
     if wanted("untrimmed") {
         report["untrimmed"] = untrimmed::measure(&model, &archive, arguments.threads)?;

@@ -133,7 +133,8 @@ pub struct llmar_event {
     pub kind: u32,
     /// Whom it is about.
     pub body: u64,
-    /// The newest moment that it knows of, in nanoseconds.
+    /// The newest moment that it knows of, in nanoseconds. Of an action that ended because the body was lost: when it was seen again, or, where it was
+    /// forgotten, the last time it was seen.
     pub time_ns: u64,
     /// Decision: beginning of the window that was read. Begin and end: when the action began.
     pub start_ns: u64,

@@ -51,7 +51,11 @@ impl Workspace {
         }
     }
 
-    fn reserve(&mut self, device: &Device, c: &LlamaConfig, n: usize) -> Result<()> {
+    /// Room for passes of `n` rows.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`], [`Error::Budget`].
+    pub fn reserve(&mut self, device: &Device, c: &LlamaConfig, n: usize) -> Result<()> {
         device.reserve_operand(PASS, &mut self.normed, n, c.hidden_size)?;
         device.reserve(PASS, &mut self.qkv, n.saturating_mul(c.qkv_rows()))?;
         device.reserve_operand(PASS, &mut self.attended, n, c.q_dim())?;

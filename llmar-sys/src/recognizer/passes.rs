@@ -22,6 +22,8 @@ pub(crate) struct Passes {
     /// Most rows of a pass.
     limit: usize,
     rows: Rows,
+    /// Some of them, where there are more than the limit.
+    part: Rows,
     /// [rows] what stands there
     inputs: Vec<Input>,
     /// Rows whose children's log p is wanted, in order.
@@ -34,6 +36,21 @@ pub(crate) struct Passes {
     log_probs: Vec<f64>,
     /// Of the chunk: its rows in the pass, the tokens whose log p is wanted, and where each row's tokens end.
     chunk: (Vec<u32>, Vec<u32>, Vec<usize>),
+}
+
+/// What passes will need.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Room {
+    /// Slots of the cache, the prefix among them.
+    pub slots: usize,
+    /// Rows put down at a time.
+    pub rows: usize,
+    /// Ranges that they see, all together.
+    pub ranges: usize,
+    /// Rows whose children's log p is wanted.
+    pub wanted: usize,
+    /// Those children.
+    pub children: usize,
 }
 
 /// A row whose children's log p is wanted.
@@ -61,6 +78,7 @@ impl Passes {
             prefix: 0,
             limit: pass_rows(device, llama),
             rows: Rows::default(),
+            part: Rows::default(),
             inputs: Vec::new(),
             wanted: Vec::new(),
             x: device.buffer(),
@@ -74,6 +92,33 @@ impl Passes {
         passes.run(device, model, None, |_, _| Ok(()), &Control::default())?;
         passes.prefix = ids.len() as u32;
         Ok(passes)
+    }
+
+    /// Takes now what passes of so many rows, wanted ones and cache slots will need, so that no such pass has to.
+    pub fn reserve(&mut self, device: &Device, model: &Model, room: Room) -> Result<()> {
+        let llama = model.llama();
+        let Room { slots, rows, ranges, wanted, children } = room;
+        let at_once = rows.min(self.limit);
+        self.cache.reserve(device, slots)?;
+        self.workspace.reserve(device, &llama.config, at_once)?;
+        device.reserve("a pass of the language model", &mut self.x, at_once.saturating_mul(llama.config.hidden_size))?;
+        let heads = wanted.min(logit_rows(device, llama, self.limit));
+        device.reserve("logits", &mut self.logits, heads.saturating_mul(llama.config.vocab_size))?;
+        for (list, count) in [(&mut self.rows, rows), (&mut self.part, if rows > self.limit { self.limit } else { 0 })] {
+            // They are empty between two passes.
+            list.position.reserve(count);
+            list.slot.reserve(count);
+            list.row_ranges.reserve(count);
+            list.ranges.reserve(if count > 0 { ranges } else { 0 });
+        }
+        self.inputs.reserve(rows);
+        self.wanted.reserve(wanted);
+        let (chosen, tokens, ends) = &mut self.chunk;
+        chosen.reserve(heads);
+        ends.reserve(heads);
+        tokens.reserve(children);
+        self.log_probs.reserve(children);
+        Ok(())
     }
 
     /// P: slots and positions of the prefix.
@@ -133,7 +178,7 @@ impl Passes {
         control: &Control,
     ) -> Result<()> {
         let (llama, codes) = (model.llama(), model.quantizer().embeddings());
-        let Self { cache, workspace, limit, rows, inputs, wanted, x, logits, log_probs, chunk, .. } = self;
+        let Self { cache, workspace, limit, rows, part: some_rows, inputs, wanted, x, logits, log_probs, chunk, .. } = self;
         let slots = rows.slot.iter().max().map_or(0, |slot| *slot as usize + 1);
         cache.reserve(device, slots)?;
         let n = inputs.len();
@@ -141,18 +186,17 @@ impl Passes {
         for start in (0..n).step_by(*limit) {
             let part = start..(start + *limit).min(n);
             llama.embed(device, codes, &inputs[part.clone()], x)?;
-            let own;
             let rows = if part.len() == n {
                 &*rows
             } else {
-                own = part_of(rows, part.clone());
-                &own
+                take_part(rows, part.clone(), some_rows);
+                &*some_rows
             };
             llama.forward(device, rows, x, cache, workspace, control)?;
             let (now, later) = wanted.split_at(wanted.partition_point(|w| w.row < part.end));
             wanted = later;
             let vocab = llama.config.vocab_size;
-            for some in now.chunks((device.limits().logits / vocab).clamp(1, *limit)) {
+            for some in now.chunks(logit_rows(device, llama, *limit)) {
                 control.check()?;
                 let (chosen, tokens, ends) = &mut *chunk;
                 chosen.clear();
@@ -189,12 +233,19 @@ fn pass_rows(device: &Device, llama: &Llama) -> usize {
     device.limits().rows.min(usize::try_from(fit).unwrap_or(usize::MAX)).max(1)
 }
 
-/// Some consecutive rows of a pass.
-fn part_of(rows: &Rows, part: Range<usize>) -> Rows {
-    Rows {
-        position: rows.position[part.clone()].to_vec(),
-        slot: rows.slot[part.clone()].to_vec(),
-        ranges: rows.ranges.clone(),
-        row_ranges: rows.row_ranges[part].to_vec(),
-    }
+/// Rows whose logits are computed together.
+fn logit_rows(device: &Device, llama: &Llama, limit: usize) -> usize {
+    (device.limits().logits / llama.config.vocab_size).clamp(1, limit)
+}
+
+/// Some consecutive rows of a pass, into `out`.
+fn take_part(rows: &Rows, part: Range<usize>, out: &mut Rows) {
+    out.position.clear();
+    out.position.extend_from_slice(&rows.position[part.clone()]);
+    out.slot.clear();
+    out.slot.extend_from_slice(&rows.slot[part.clone()]);
+    out.ranges.clear();
+    out.ranges.extend_from_slice(&rows.ranges);
+    out.row_ranges.clear();
+    out.row_ranges.extend_from_slice(&rows.row_ranges[part]);
 }

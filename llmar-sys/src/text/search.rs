@@ -244,6 +244,42 @@ impl<'t> Search<'t> {
         self.memory.log_prob[node as usize]
     }
 
+    /// Of a finished search: how many of `nodes` from the front would have been enough to finish, had no others been evaluated, and the best label's
+    /// probability had to be known within `tolerance`. `nodes` are all inner nodes that were reached, the likeliest first and each after its parent.
+    pub fn enough(&mut self, nodes: impl IntoIterator<Item = u32>, tolerance: f64) -> usize {
+        let best = self.memory.found.iter().map(|found| found.0).fold(f64::NEG_INFINITY, f64::max);
+        let mut scores = std::mem::take(&mut self.memory.scores);
+        scores.clear();
+        // Shares of Z of what is known and what is open: those of the children of every node that counts as evaluated.
+        let (mut known, mut open) = (0.0, 0.0);
+        let mut enough = 0;
+        let evaluate = |node: u32, known: &mut f64, open: &mut f64, scores: &mut Vec<f64>| {
+            for &child in self.trie.children(node) {
+                let score = self.log_prob(child);
+                if self.trie.label(child).is_some() {
+                    scores.push(score);
+                    *known += self.share(score - best);
+                } else {
+                    *open += self.open_share(best, &[child]);
+                }
+            }
+        };
+        evaluate(LabelTrie::ROOT, &mut known, &mut open, &mut scores);
+        for node in nodes {
+            // No open node is likelier than the next.
+            let bound = self.log_prob(node);
+            let certain = scores.iter().filter(|score| **score > bound).count() >= self.top_k;
+            if certain && 1.0 / known - 1.0 / (known + open) <= tolerance {
+                break;
+            }
+            open = (open - self.open_share(best, &[node])).max(0.0);
+            evaluate(node, &mut known, &mut open, &mut scores);
+            enough += 1;
+        }
+        self.memory.scores = scores;
+        enough
+    }
+
     /// The answer. Meant for a finished search; before that it is the best so far.
     pub fn ranking(&mut self) -> Ranking {
         let mut ranking = Ranking::default();
@@ -462,6 +498,30 @@ mod tests {
         #[test]
         fn ties_take_the_lower_label((trie, log_p) in with_conditional(1.0), top_k in 1_usize..10) {
             check(&trie, &log_p, top_k, 1.0);
+        }
+
+        #[test]
+        fn enough_nodes_finish_a_search_and_one_less_does_not(
+            (trie, log_p) in with_conditional(0.0),
+            top_k in 1_usize..6,
+            temperature in 0.2_f32..5.0,
+            tolerance in 1e-3_f64..0.3,
+        ) {
+            let search = || Search::new(&trie, top_k, Decoding::Exact, temperature).with_tolerance(tolerance);
+            let supply = |search: &mut Search<'_>, node: u32| search.supply(node, trie.children(node).iter().map(|&c| log_p[c as usize]));
+            // One that has seen everything says how many nodes would have done.
+            let mut all = search();
+            let inner: Vec<u32> = (0..trie.len() as u32).filter(|node| trie.label(*node).is_none()).collect();
+            inner.iter().for_each(|&node| supply(&mut all, node));
+            let mut nodes = inner[1..].to_vec();
+            nodes.sort_by(|a, b| all.log_prob(*b).total_cmp(&all.log_prob(*a)).then(a.cmp(b)));
+            let enough = all.enough(nodes.iter().copied(), tolerance);
+            for count in 0..=enough {
+                let mut some = search();
+                supply(&mut some, LabelTrie::ROOT);
+                nodes[..count].iter().for_each(|&node| supply(&mut some, node));
+                prop_assert_eq!(some.is_finished(), count == enough, "{} of {}", count, enough);
+            }
         }
 
         #[test]

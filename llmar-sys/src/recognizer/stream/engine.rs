@@ -10,26 +10,23 @@ use std::time::{Duration, Instant};
 
 use super::body::{Body, Due, Reader, nanoseconds};
 use super::event::{Event, EventKind};
-use super::failed;
 use super::inbox::{Inbox, Item};
 use super::judge::{Judge, Rules};
 use super::labels::Labels;
 use super::options::StreamOptions;
 use super::stats::{Histogram, StreamStats};
+use super::{failed, guess};
 use crate::control::Control;
 use crate::device::{Device, Input};
 use crate::error::Result;
 use crate::recognizer::model::Model;
-use crate::recognizer::passes::Passes;
+use crate::recognizer::passes::{Passes, Room};
 use crate::skeleton::Taken;
 use crate::text::{Decoding, LabelTrie, Ranking, Search, SearchMemory};
 
 /// Bodies whose decisions go through the language model together.
 const TOGETHER: usize = 16;
-/// Label nodes of a body that run with the suffix because they were the likeliest the last time, and the width of the interval in which the best
-/// label's probability has to be known. A second pass costs more than a few rows. Per decision on UTD-MHAD clips (28 labels): 2.9 passes of 32.3 rows in
-/// all with 8 nodes and 1e-2, 2.2 of 32.6 with 16 and 1e-2, 1.8 of 20.8 with 8 and 5e-2, 1.3 of 22.4 with 12 and 5e-2.
-const GUESSED: usize = 12;
+/// Width of the interval in which the best label's probability has to be known.
 const TOLERANCE: f64 = 5e-2;
 
 /// Everything but what comes in and goes out.
@@ -168,7 +165,8 @@ impl Engine {
         let rules = Rules::new(options, model.metadata().calibration.unknown_below);
         let mut engine =
             Self { device, model, reader, labels, rules, passes, places, deadline: options.deadline, frame, expected: Duration::ZERO };
-        engine.labels_changed();
+        let labels = engine.labels.clone();
+        engine.change_labels(labels)?;
         Ok(engine)
     }
 
@@ -200,19 +198,18 @@ impl Engine {
     }
 
     pub fn set_labels(&mut self, labels: &[&str]) -> Result<()> {
-        self.labels = if labels.is_empty() { Labels::of_model(&self.model, &self.reader.map)? } else { Labels::with(&self.model, labels)? };
-        self.labels_changed();
-        Ok(())
+        let new = if labels.is_empty() { Labels::of_model(&self.model, &self.reader.map)? } else { Labels::with(&self.model, labels)? };
+        self.change_labels(new)
     }
 
     pub fn filter_labels(&mut self, allowed: impl Fn(usize) -> bool) -> Result<()> {
-        self.labels = self.labels.filtered(allowed)?;
-        self.labels_changed();
-        Ok(())
+        self.change_labels(self.labels.filtered(allowed)?)
     }
 
-    /// What was thought of other labels is of no use.
-    fn labels_changed(&mut self) {
+    /// Asks about these labels from now on; what was thought of others is of no use. On `Err` nothing has changed.
+    fn change_labels(&mut self, labels: Labels) -> Result<()> {
+        self.passes.reserve(&self.device, &self.model, self.room(&labels))?;
+        self.labels = labels;
         let (labels, nodes) = (self.labels.states.len(), self.labels.trie.len());
         for Place { judge, thought, .. } in &mut self.places {
             judge.clear(labels);
@@ -221,9 +218,26 @@ impl Engine {
             thought.slot.resize(nodes, 0);
             // A search that is harder than those before must not allocate.
             thought.search.reserve(&self.labels.trie);
-            thought.guessed.reserve(GUESSED);
+            thought.guessed.reserve(guess::MOST);
             thought.order.clear();
             thought.order.reserve(self.labels.trie.inner());
+        }
+        Ok(())
+    }
+
+    /// What the largest update needs. One that evaluates more label nodes a body than this provides for takes more slots then: at most all nodes'.
+    fn room(&self, labels: &Labels) -> Room {
+        let (trie, suffix) = (&labels.trie, labels.question.suffix_ids.len());
+        let (window, together) = (self.reader.window_tokens(), self.places.len().min(TOGETHER));
+        let (guessed, evaluated) = (trie.inner().min(guess::MOST), trie.inner().min(2 * guess::MOST));
+        let rows = together * (window + suffix + guessed);
+        Room {
+            slots: self.passes.prefix() as usize + self.places.len() * window + together * (suffix + evaluated),
+            rows,
+            // Prefix, tokens, suffix, and a node's ancestors.
+            ranges: rows * (3 + trie.depth()),
+            wanted: together * (1 + guessed),
+            children: together * trie.len(),
         }
     }
 
@@ -464,7 +478,7 @@ impl Engine {
             let (Some(mut search), Some(due)) = (searches[i].take(), body.due.take()) else { continue };
             body.cached = body.tokens.len();
             search.rank(&mut thought.ranking);
-            guess(&search, trie, &mut thought.order, &mut thought.guessed);
+            guess::next(&mut search, trie, TOLERANCE, &mut thought.order, &mut thought.guessed);
             thought.search = search.into_memory();
             let latency = due.arrived.elapsed();
             let event = Event {
@@ -498,15 +512,4 @@ fn push_node(passes: &mut Passes, trie: &LabelTrie, slots: &mut [u32], [tokens, 
     });
     passes.push(position, *free, [tokens.clone(), suffix.clone()].into_iter().chain(ancestors), Input::Word(trie.token(node)));
     *free += 1;
-}
-
-/// The likeliest inner nodes that were reached: those that the next update will most probably want. A parent is at least as likely as its children and has a
-/// lower number, so it comes before them.
-fn guess(search: &Search<'_>, trie: &LabelTrie, order: &mut Vec<(f64, u32)>, guessed: &mut Vec<u32>) {
-    order.clear();
-    let inner = (1..trie.len() as u32).filter(|node| trie.label(*node).is_none());
-    order.extend(inner.map(|node| (search.log_prob(node), node)).filter(|(log_prob, _)| log_prob.is_finite()));
-    order.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-    guessed.clear();
-    guessed.extend(order.iter().take(GUESSED).map(|(_, node)| node));
 }

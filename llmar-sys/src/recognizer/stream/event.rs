@@ -33,7 +33,7 @@ pub struct Event {
     pub kind: EventKind,
     /// Whom.
     pub body: u64,
-    /// The newest moment that it knows of.
+    /// The newest moment that it knows of. Of an action that ended because the body was lost: when it was seen again, or the last time it was seen.
     pub time_ns: u64,
     /// Decision: beginning of the window that was read. Begin, End: when the action began.
     pub start_ns: u64,

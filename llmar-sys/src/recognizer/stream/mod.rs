@@ -12,6 +12,7 @@
 mod body;
 mod engine;
 mod event;
+mod guess;
 mod inbox;
 mod judge;
 mod labels;
@@ -122,8 +123,8 @@ impl Shared {
 }
 
 impl Stream {
-    /// Allocates everything that a steady state needs, runs the prompt's fixed prefix, and starts the worker if one is asked for. `axes`: those
-    /// of the caller's joints.
+    /// Takes the memory of the largest update, the KV cache above all, runs the prompt's fixed prefix, and starts the worker if one is asked for.
+    /// `axes`: those of the caller's joints.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] and [`Error::Limit`] for options out of range; [`Error::UnknownLayout`]; [`Error::InvalidArgument`] for a layout that
