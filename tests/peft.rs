@@ -60,7 +60,7 @@ fn logits(llama: &Llama, ids: &[u32]) -> Vec<f32> {
     let (mut workspace, mut x, mut head) = (Workspace::new(&device), device.buffer(), device.buffer());
     embed(llama, &device, ids, &mut x);
     llama.forward(&device, &causal(0..ids.len() as u32), &mut x, &mut cache, &mut workspace, &Control::default()).unwrap();
-    llama.logits(&device, &x, &[ids.len() as u32 - 1], &mut head, &mut workspace).unwrap();
+    llama.logits(&device, &x, &[ids.len() as u32 - 1], &mut head, &mut workspace, &Control::default()).unwrap();
     read(&device, &head, llama.config.vocab_size)
 }
 

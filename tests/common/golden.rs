@@ -107,7 +107,7 @@ pub fn worst_logit(llama: &Llama, device: &Device, golden: &Golden, lossy: &[&st
         let mut workspace = Workspace::new(device);
         let mut head = device.buffer();
         let mut logits_of = |x: &Buffer, row: usize, workspace: &mut Workspace| {
-            llama.logits(device, x, &[row as u32], &mut head, workspace).unwrap();
+            llama.logits(device, x, &[row as u32], &mut head, workspace, &Control::default()).unwrap();
             read(device, &head, vocab)
         };
         let mut logits = logits_of(&x, n - 1, &mut workspace);
@@ -202,7 +202,7 @@ pub fn worst_intermediate(llama: &Llama, device: &Device, golden: &Golden) -> f6
     let (mut x, mut head) = (device.buffer(), device.buffer());
     device.write("test", &mut x, &out_of_layers(c.num_hidden_layers)).unwrap();
     let every: Vec<u32> = (0..n as u32).collect();
-    llama.logits(device, &x, &every, &mut head, &mut Workspace::new(device)).unwrap();
+    llama.logits(device, &x, &every, &mut head, &mut Workspace::new(device), &Control::default()).unwrap();
     let logits = read(device, &head, n * c.vocab_size);
     for (row, want) in logits.chunks_exact(c.vocab_size).zip(&golden.intermediates.argmax_per_position) {
         assert_eq!(argmax(row), want.id);

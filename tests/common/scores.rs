@@ -37,7 +37,7 @@ pub fn spelled_out(
         llama.embed(&device, model.quantizer().embeddings(), &inputs, &mut x).unwrap();
         llama.forward(&device, &causal(0..n as u32), &mut x, &mut cache, &mut workspace, &Control::default()).unwrap();
         let rows: Vec<u32> = (0..n as u32).collect();
-        llama.logits(&device, &x, &rows, &mut head, &mut workspace).unwrap();
+        llama.logits(&device, &x, &rows, &mut head, &mut workspace, &Control::default()).unwrap();
         let logits = read(&device, &head, n * vocab);
         let log_p = |row: usize, id: u32| {
             let row = &logits[row * vocab..(row + 1) * vocab];

@@ -26,6 +26,7 @@ pub use matrix::{ElementType, GROUP, Matrix, MatrixData, Packed, ROW_BLOCK, Sche
 pub use place::{Place, Placed};
 pub use storage::{Buffer, KvLayer, Operand, Pass, Recorded, Rotations, Staging, Vector};
 
+use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::memory::{Budget, HostBuffer};
 
@@ -440,6 +441,26 @@ impl Device {
             Self::Cpu(cpu) => cpu.linear(w, x.host()?, n, y.host_mut()?, store),
             #[cfg(feature = "cuda")]
             Self::Cuda(cuda) => cuda.linear(w, x, n, y, store)?,
+        }
+        Ok(())
+    }
+
+    /// [`linear`](Self::linear) into `y`, with `control` looked at after every `rows` of them on the CPU, so that a large product can be cancelled; a
+    /// GPU is cancelled between passes.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`], [`Error::DeadlineExceeded`]: y holds no meaning then.
+    pub fn linear_controlled(&self, w: &Matrix, x: &Operand, n: usize, y: &mut Buffer, rows: usize, control: &Control) -> Result<()> {
+        match self {
+            Self::Cpu(cpu) => {
+                let (blocks, step) = (w.rows.div_ceil(ROW_BLOCK), rows.div_ceil(ROW_BLOCK).max(1));
+                for first in (0..blocks).step_by(step) {
+                    control.check()?;
+                    cpu.linear_blocks(w, x.host()?, n, y.host_mut()?, Store::Overwrite, first..(first + step).min(blocks));
+                }
+            }
+            #[cfg(feature = "cuda")]
+            Self::Cuda(cuda) => cuda.linear(w, x, n, y, Store::Overwrite)?,
         }
         Ok(())
     }

@@ -143,13 +143,24 @@ impl Llama {
         Ok(())
     }
 
-    /// Logits [m, vocab] of the chosen `rows` of x [.., hidden], the residual stream: final RMSNorm, then the head. `logits` grows to fit.
-    pub fn logits(&self, device: &Device, x: &Buffer, rows: &[u32], logits: &mut Buffer, workspace: &mut Workspace) -> Result<()> {
+    /// Logits [m, vocab] of the chosen `rows` of x [.., hidden], the residual stream: final RMSNorm, then the head. `logits` grows to fit. On the CPU
+    /// `control` is checked once for every part of the head that is as much work as a layer.
+    pub fn logits(
+        &self,
+        device: &Device,
+        x: &Buffer,
+        rows: &[u32],
+        logits: &mut Buffer,
+        workspace: &mut Workspace,
+        control: &Control,
+    ) -> Result<()> {
         let c = &self.config;
         device.reserve_operand(PASS, &mut workspace.normed, rows.len(), c.hidden_size)?;
         device.reserve("logits", logits, rows.len().saturating_mul(c.vocab_size))?;
         device.rms_norm_rows(x, rows, &self.weights.norm, c.rms_norm_eps, &mut workspace.normed)?;
-        device.linear(&self.weights.head, &workspace.normed, rows.len(), logits, Store::Overwrite)
+        // Rows of the head with as many weights as a layer has: q, k, v, o and the three of the feed-forward part.
+        let at_a_time = c.qkv_rows() + c.q_dim() + 3 * c.intermediate_size;
+        device.linear_controlled(&self.weights.head, &workspace.normed, rows.len(), logits, at_a_time, control)
     }
 
     /// Every index of a pass lies inside the buffers it indexes, so that the ops need no checks of their own.

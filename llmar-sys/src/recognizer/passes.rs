@@ -197,7 +197,6 @@ impl Passes {
             wanted = later;
             let vocab = llama.config.vocab_size;
             for some in now.chunks(logit_rows(device, llama, *limit)) {
-                control.check()?;
                 let (chosen, tokens, ends) = &mut *chunk;
                 chosen.clear();
                 tokens.clear();
@@ -207,7 +206,7 @@ impl Passes {
                     tokens.extend(trie.children(wanted.node).iter().map(|&child| trie.token(child)));
                     ends.push(tokens.len());
                 }
-                llama.logits(device, x, chosen, logits, workspace)?;
+                llama.logits(device, x, chosen, logits, workspace, control)?;
                 device.log_softmax_at(logits, vocab, ends, tokens, log_probs)?;
                 let mut from = 0;
                 for (wanted, &end) in some.iter().zip(&*ends) {

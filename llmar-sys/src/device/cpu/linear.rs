@@ -399,7 +399,12 @@ impl Kernel for TileSizes {
 impl Cpu {
     /// See [`Device::linear`](crate::device::Device::linear).
     pub fn linear(&self, w: &Matrix, x: &[f32], n: usize, y: &mut [f32], store: Store) {
-        if n == 0 || w.rows == 0 {
+        self.linear_blocks(w, x, n, y, store, 0..w.rows.div_ceil(ROW_BLOCK));
+    }
+
+    /// Some row blocks of [`linear`](Self::linear) alone; the other rows of y stay as they are.
+    pub fn linear_blocks(&self, w: &Matrix, x: &[f32], n: usize, y: &mut [f32], store: Store, wanted: Range<usize>) {
+        if n == 0 || wanted.is_empty() {
             return;
         }
         let x = &x[..n * w.cols];
@@ -428,10 +433,10 @@ impl Cpu {
             if quantised { Activations::Groups(groups) } else { Activations::Floats(floats) }
         };
         let output = Output { y: Parts::new(y), n, rows: w.rows, store };
-        let blocks = w.rows.div_ceil(ROW_BLOCK);
-        let parts = if n * w.rows * w.cols < SERIAL_BELOW { 1 } else { self.threads().min(blocks) };
+        let count = wanted.len();
+        let parts = if n * count * ROW_BLOCK * w.cols < SERIAL_BELOW { 1 } else { self.threads().min(count) };
         self.split(parts, |part| {
-            let blocks = blocks * part / parts..blocks * (part + 1) / parts;
+            let blocks = wanted.start + count * part / parts..wanted.start + count * (part + 1) / parts;
             self.run(Product { weights, cols: w.cols, blocks, x: activations, y: &output });
         });
         self.put_back(scratch);

@@ -8,6 +8,7 @@ use std::ops::Range;
 use half::f16;
 
 use super::Random;
+use crate::control::Control;
 use crate::device::{
     AttentionShape, Buffer, Codebook, Conditioning, Conv1d, Cpu, Device, Geometry, Input, Isa, Matrix, Operand, Rotations, Rows, Scheme,
     Store, Vector, reference as naive,
@@ -143,6 +144,9 @@ fn linear() {
                     b.assert_close(&y, &want[usize::from(n > b.rounded_rows)], 3e-6, cols as f32, &what);
                     let mut overwritten = b.buffer(&vec![f32::NAN; n * rows]);
                     b.device.linear(w, &operand, n, &mut overwritten, Store::Overwrite).unwrap();
+                    let mut in_parts = b.buffer(&vec![f32::NAN; n * rows]);
+                    b.device.linear_controlled(w, &operand, n, &mut in_parts, 17, &Control::default()).unwrap();
+                    assert_eq!(b.values(&in_parts, n * rows), b.values(&overwritten, n * rows), "{what} in parts, {}", b.name);
                     let added: Vec<f32> = before.iter().zip(b.values(&overwritten, n * rows)).map(|(b, y)| b + y).collect();
                     b.assert_close(&added, &y, 1e-6, cols as f32, &what);
                 }
