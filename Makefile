@@ -174,6 +174,7 @@ validation: $(TRAINER) $(DEMO)/base.safetensors
 ablate: $(TRAINER) $(TRAIN) $(DEMO)/base.safetensors
 	$(TRAIN) data convert archive ../shared/data/utd_mhad.safetensors ../shared/data/msr_action3d.safetensors ../shared/data/nw_ucla.safetensors \
 	  --test-subjects 2,4,6,8,1002,1004,1006,1008,1010,2008,2009,2010 --out target/pooled.safetensors
+	benches/pool.sh $(PYTHON) $(TRAINER) ../shared/data target/pool
 	for table in accuracy generality ablate-utd; do $(TRAINER) ablate llmar-train/configs/$$table.toml || exit 1; done
 
 # Steps and samples a second of both stages, and the share of them that is matrix products.

@@ -93,12 +93,18 @@ pub fn ablate(config: &Config, folder: &Path, only: &[String], show: bool) -> Re
     let mut lines = Vec::new();
     for variant in &config.variants {
         for job in config.jobs(variant, folder)? {
+            // Where the encoder to start from was never made there is no run to show.
+            if show && job.stage1.encoder.start.as_ref().is_some_and(|start| !start.exists()) {
+                continue;
+            }
             let archive = match digests.get(&job.stage1.data.archive) {
                 Some(known) => String::clone(known),
                 None => artifacts::file_digest(&job.stage1.data.archive)?,
             };
             digests.insert(job.stage1.data.archive.clone(), archive.clone());
-            let digest = digest(&job, config.scheme, &[("archive", archive), ("base", base.clone())])?;
+            let mut inputs = vec![("archive", archive), ("base", base.clone())];
+            inputs.extend(start_digest(&job)?);
+            let digest = digest(&job, config.scheme, &inputs)?;
             // Read anew each time: another process may be at work on other variants.
             let known = read_lines(&path)?.into_iter().find(|line| line.variant == variant.name && line.digest == digest);
             if let Some(line) = known {
@@ -121,6 +127,11 @@ fn digest(job: &Job<'_>, scheme: SchemeName, inputs: &[(&str, String)]) -> Resul
     let measured = serde_json::json!([job.variant.measure, job.variant.without, job.variant.unseen, format!("{scheme:?}")]);
     let settings = (&job.stage1, &job.stage2, measured, env!("CARGO_PKG_VERSION"));
     Ok(sha256_hex(torch::identity(&settings, inputs)?.as_bytes()))
+}
+
+/// Digest of the stage 1 that a job's stage 1 starts from, if it does.
+fn start_digest(job: &Job<'_>) -> Result<Option<(&'static str, String)>> {
+    job.stage1.encoder.start.as_ref().map(|path| Ok(("start", artifacts::file_digest(path)?))).transpose()
 }
 
 /// Lines of runs so far. A last line without its end is one that was cut off: it counts as not there.
@@ -179,7 +190,9 @@ fn one(config: &Config, job: &Job<'_>, digest: String) -> Result<Line> {
 
 /// Stage 1 of a job, trained unless an equal one is there, and its final figures.
 fn stage1(config: &Config, job: &Job<'_>) -> Result<(PathBuf, Value)> {
-    let identity = torch::identity(&job.stage1, &[("archive", artifacts::file_digest(&job.stage1.data.archive)?)])?;
+    let mut inputs = vec![("archive", artifacts::file_digest(&job.stage1.data.archive)?)];
+    inputs.extend(start_digest(job)?);
+    let identity = torch::identity(&job.stage1, &inputs)?;
     let folder = config.out.join("stage1").join(&sha256_hex(identity.as_bytes())[..16]);
     std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
     // Two processes may want the same stage 1: the second waits for the first.

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::table::Spread;
-use super::{Config, Line, ablate, read_lines, rows};
+use super::{Config, Line, ablate, read_lines, rows, start_digest};
 use crate::error::{Error, Result};
 use crate::import::import;
 use crate::testing::shared;
@@ -91,6 +91,12 @@ fn a_table_is_finished_resumed_and_follows_its_settings() -> Result<()> {
     write(&at("table.toml"), &table.replace("set2 = [", "set2 = [\"train.steps=20\", "))?;
     let changed = Config::read(&at("table.toml"))?;
     assert_eq!(ablate(&changed, folder.path(), &[], true)?.len(), 3);
+    // So are those from an encoder; before it is made, there are none to show.
+    let start = format!("set1 = [\"encoder.start={}\"]\npaper = 91.5", at("start.safetensors").display());
+    write(&at("table.toml"), &table.replace("paper = 91.5", &start))?;
+    let started = Config::read(&at("table.toml"))?;
+    assert_eq!(ablate(&started, folder.path(), &[], true)?.len(), 3);
+    assert!(ablate(&started, folder.path(), &["full".to_owned()], false).is_err());
     let rows = rows(&config, &all);
     assert_eq!(rows[1].paper, Some(83.4));
     let difference = (all[2].top1 - all[0].top1 + all[3].top1 - all[1].top1) / 2.0;
@@ -98,6 +104,31 @@ fn a_table_is_finished_resumed_and_follows_its_settings() -> Result<()> {
     assert!(rows[0].difference.is_none() && rows[2].difference.is_none());
     write(&at("table.toml"), &table.replace("name = \"features\"", "name = \"full\""))?;
     assert!(Config::read(&at("table.toml")).is_err_and(|e| e.to_string().contains("full")));
+    Ok(())
+}
+
+#[test]
+fn a_run_depends_on_the_encoder_it_starts_from() -> Result<()> {
+    let (folder, mut stage1) = small_run(&[])?;
+    let at = |name: &str| folder.path().join(name);
+    stage1.encoder.start = Some(at("start.safetensors"));
+    write(&at("stage1.toml"), &toml::to_string(&stage1).map_err(|e| Error::format("settings", e))?)?;
+    let data = "split = \"subjects\"\nvalidation_subjects = [2]";
+    let stage2 = STAGE2.replace("ARCHIVE", &stage1.data.archive.display().to_string()).replace("split = \"subjects\"", data);
+    write(&at("stage2.toml"), &stage2)?;
+    write(&at("table.toml"), TABLE)?;
+    let config = Config::read(&at("table.toml"))?;
+    let jobs = config.jobs(&config.variants[0], folder.path())?;
+    assert!(start_digest(&jobs[0]).is_err(), "a file that is not there");
+    let digest = |text: &str| -> Result<_> {
+        write(&at("start.safetensors"), text)?;
+        start_digest(&jobs[0])
+    };
+    let first = digest("one")?;
+    assert!(first.is_some() && first == digest("one")? && first != digest("two")?);
+    let mut alone = jobs[0].clone();
+    alone.stage1.encoder.start = None;
+    assert_eq!(start_digest(&alone)?, None);
     Ok(())
 }
 

@@ -152,11 +152,15 @@ pub struct Encoder {
     pub dim: usize,
     /// Pad on the left only.
     pub causal: bool,
+    /// `stage1.safetensors` of another run, from whose encoder and input statistics training starts; left out: from random weights. Its shape and
+    /// its preparation of clips must be these. Its clips must not be this run's test or validation clips, which nothing here can check.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start: Option<PathBuf>,
 }
 
 impl Default for Encoder {
     fn default() -> Self {
-        Self { width: 128, halvings: 2, dilations: vec![9, 3, 1], dim: 64, causal: false }
+        Self { width: 128, halvings: 2, dilations: vec![9, 3, 1], dim: 64, causal: false, start: None }
     }
 }
 
@@ -368,6 +372,7 @@ impl Config {
         let mut own = self.clone();
         own.data.archive = file_name(&own.data.archive);
         own.losses.mmd_base = file_name(&own.losses.mmd_base);
+        own.encoder.start = own.encoder.start.as_ref().map(|path| file_name(path));
         serde_json::to_string(&own).unwrap_or_default()
     }
 

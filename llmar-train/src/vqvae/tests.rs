@@ -199,7 +199,43 @@ fn a_run_resumes_across_the_phases() -> Result<()> {
 fn settings_of_before_live_models_are_written_as_they_were() -> Result<()> {
     let (_folder, config) = small_run(&[])?;
     let text = serde_json::to_string(&config).map_err(|e| Error::format("settings", e))?;
-    assert!(!text.contains("idle") && !text.contains("windows"), "{text}");
+    assert!(["idle", "windows", "\"start\""].iter().all(|name| !text.contains(name)), "{text}");
+    Ok(())
+}
+
+#[test]
+fn a_run_starts_from_anothers_encoder() -> Result<()> {
+    let _alone = alone();
+    let (folder, first) = small_run(&[])?;
+    let at = |name: &str| folder.path().join(name);
+    train(&first, &at("first"), false)?;
+    let encoder = |run: &str| -> Result<(Stage1Meta, Vec<f32>)> {
+        let file = artifacts::open::<Stage1Meta>(&at(run).join("stage1.safetensors"))?;
+        let name = "encoder.in.weight";
+        let (shape, _) = file.info(name).ok_or_else(|| Error::format(name, "not in the artifact"))?;
+        let weight = file.floats(name, shape)?;
+        Ok((file.meta, weight))
+    };
+    // Other clips: their own statistics would be others. Hardly a step: the encoder is still the one it started from.
+    let mut second = first.clone();
+    second.data.validation_subjects = vec![1];
+    (second.features.steps, second.codes.steps, second.codes.lr) = (0, 1, 1e-9);
+    train(&second, &at("alone"), false)?;
+    second.encoder.start = Some(at("first/stage1.safetensors"));
+    train(&second, &at("second"), false)?;
+    let (from, to, other) = (encoder("first")?, encoder("second")?, encoder("alone")?);
+    assert_eq!((&to.1, &to.0.preprocess), (&from.1, &from.0.preprocess));
+    assert!((to.0.quantizer.gain - from.0.quantizer.gain).abs() < 1e-6 && to.0.quantizer.gain != other.0.quantizer.gain);
+    assert!(other.1 != from.1 && other.0.preprocess != from.0.preprocess);
+    // Only the name of the file it started from is recorded.
+    assert!(to.0.provenance["settings"].contains("\"start\":\"stage1.safetensors\""), "{}", to.0.provenance["settings"]);
+    // What does not fit is refused.
+    for (change, name) in [((|c| c.encoder.width = 32) as fn(&mut Config), "shape"), (|c| c.input.frames = 32, "input")] {
+        let mut wrong = second.clone();
+        change(&mut wrong);
+        let error = train(&wrong, &at("wrong"), false).map(|_| ()).map_err(|e| e.to_string());
+        assert!(error.as_ref().is_err_and(|e| e.contains("encoder.start") && e.contains(name)), "{name}: {error:?}");
+    }
     Ok(())
 }
 

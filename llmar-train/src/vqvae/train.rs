@@ -18,7 +18,7 @@ use super::measure::{LENGTHS, Told, told};
 use super::model::{Decoder, Encoder, Head, segment_means};
 use super::parts::Parts;
 use super::probe;
-use crate::artifacts::{self, BaseMeta, DecoderMeta, Stage1Meta, Store, WORD_MAP};
+use crate::artifacts::{self, BaseMeta, DecoderMeta, Opened, Stage1Meta, Store, WORD_MAP};
 use crate::cli::VqvaeArgs;
 use crate::error::{Error, Result};
 use crate::health::Health;
@@ -48,6 +48,9 @@ pub fn train(config: &Config, out: &Path, resume: bool) -> Result<Value> {
     let mut inputs = vec![("archive", artifacts::file_digest(&config.data.archive)?)];
     if config.losses.mmd > 0.0 {
         inputs.push(("mmd_base", artifacts::open::<BaseMeta>(&config.losses.mmd_base)?.meta.source_sha256));
+    }
+    if let Some(start) = &config.encoder.start {
+        inputs.push(("start", artifacts::file_digest(start)?));
     }
     let settings = torch::identity(config, &inputs)?;
     let snapshot = if resume { State::read(&out.join(SNAPSHOT))? } else { None };
@@ -97,6 +100,15 @@ struct Clips<'a> {
     preprocess: Preprocess,
     train: ClipSet,
     validation: ClipSet,
+    /// Stage 1 whose encoder training starts from.
+    start: Option<Opened<Stage1Meta>>,
+}
+
+/// The preparation of the stage 1 that training starts from, statistics included: its encoder reads inputs on their scale.
+fn prepared_alike(own: &Preprocess, start: &Preprocess) -> Result<Preprocess> {
+    let Preprocess { mean, position_spread, velocity_spread, .. } = start.clone();
+    let taken = Preprocess { mean, position_spread, velocity_spread, ..own.clone() };
+    if taken == *start { Ok(taken) } else { Err(setting("encoder.start", "a stage 1 that prepares clips as `input` says", "another")) }
 }
 
 /// What one step works on.
@@ -111,8 +123,12 @@ struct Step {
 
 impl<'a> Clips<'a> {
     fn read(config: &'a Config) -> Result<Self> {
-        let (train, validation, preprocess) = ClipSet::read_and_measure(&config.data, &config.input)?;
-        Ok(Self { config, preprocess, train, validation })
+        let (train, validation, mut preprocess) = ClipSet::read_and_measure(&config.data, &config.input)?;
+        let start = config.encoder.start.as_ref().map(|path| artifacts::open::<Stage1Meta>(path)).transpose()?;
+        if let Some(start) = &start {
+            preprocess = prepared_alike(&preprocess, &start.meta.preprocess)?;
+        }
+        Ok(Self { config, preprocess, train, validation, start })
     }
 
     /// Changed training clips of a step; `step` counts through both phases.
@@ -168,7 +184,14 @@ impl<'a> Run<'a> {
             causal: config.encoder.causal,
         };
         let mut params = Params::new(device, config.seed);
-        let encoder = Encoder::new(&mut params, &shape, config.quantizer.gain, config.quantizer.clip);
+        let gain = clips.start.as_ref().map_or(config.quantizer.gain, |start| start.meta.quantizer.gain);
+        let mut encoder = Encoder::new(&mut params, &shape, gain, config.quantizer.clip);
+        if let Some(start) = &clips.start {
+            if start.meta.encoder != shape {
+                return Err(setting("encoder.start", format!("a stage 1 of the shape {shape:?}"), format!("{:?}", start.meta.encoder)));
+            }
+            encoder.import(|name, shape| start.floats(name, shape))?;
+        }
         let codebook = Codebook::new(&mut params, &config.quantizer, config.encoder.dim);
         let clip = f64::from(config.quantizer.clip);
         let objective = Objective::new(&mut params, &config.losses, &shape, clips.train.classes.len(), clip)?;
