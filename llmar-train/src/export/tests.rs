@@ -374,7 +374,7 @@ fn stories260k_has_its_golden_logits_after_import_and_export() {
         llama.embed(&device, model.quantizer().embeddings(), &inputs, &mut x).unwrap();
         llama.forward(&device, &rows, &mut x, &mut cache, &mut workspace, &Control::default()).unwrap();
         let mut logits = vec![0.0; 512];
-        llama.logits(&device, &x, &[n - 1], &mut head, &mut workspace).unwrap();
+        llama.logits(&device, &x, &[n - 1], &mut head, &mut workspace, &Control::default()).unwrap();
         device.read(&head, &mut logits).unwrap();
         for entry in prompt["next_top10"].as_array().unwrap() {
             let (id, logit) = (entry["id"].as_u64().unwrap() as usize, entry["logit"].as_f64().unwrap());
