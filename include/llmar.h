@@ -707,7 +707,8 @@ typedef struct llmar_event {
      */
     uint64_t body;
     /**
-     * The newest moment that it knows of, in nanoseconds.
+     * The newest moment that it knows of, in nanoseconds. Of an action that ended because the body was lost: when it was seen again, or, where it was
+     * forgotten, the last time it was seen.
      */
     uint64_t time_ns;
     /**

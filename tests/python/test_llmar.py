@@ -141,7 +141,7 @@ class Clips(Case):
     def test_errors(self):
         recognize, values = self.recognizer.recognize, motion()
         self.refused(llmar.ShapeError, recognize, values[0, 0])
-        self.refused(llmar.InvalidArgumentError, recognize, values[:, :5])
+        self.refused(llmar.ShapeError, recognize, values[:, :5])
         self.refused(llmar.ShapeError, recognize, values, valid=np.ones(3))
         self.refused(llmar.ShapeError, recognize, values, timestamps=np.arange(3))
         self.refused(llmar.InvalidArgumentError, recognize, values, timestamps=np.arange(FRAMES) * 0.1)

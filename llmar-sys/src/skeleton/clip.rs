@@ -143,7 +143,7 @@ mod tests {
         assert!(matches!(clip(&joints[1..]).check(), Err(Error::Shape { .. })));
         assert!(matches!(Clip { valid: Some(&[1; 39]), ..clip(&joints) }.check(), Err(Error::Shape { .. })));
         assert!(matches!(Clip { layout: "no such", ..clip(&joints) }.check(), Err(Error::UnknownLayout { .. })));
-        assert!(matches!(Clip { layout: "coco17", ..clip(&joints) }.check(), Err(Error::InvalidArgument { .. })));
+        assert!(matches!(Clip { layout: "coco17", ..clip(&joints) }.check(), Err(Error::Shape { .. })));
         for rate in [0.0, -1.0, f32::NAN, f32::INFINITY] {
             assert!(matches!(Clip { timing: Timing::Rate(rate), ..clip(&joints) }.check(), Err(Error::InvalidArgument { .. })));
         }

@@ -278,7 +278,7 @@ fn unusable_clips_have_their_errors() {
     assert!(matches!(error(&clip(&[f32::NAN; 180])), Error::EmptyClip { .. }));
     assert!(matches!(error(&Clip { valid: Some(&[0; 60]), ..clip(&joints) }), Error::EmptyClip { .. }));
     assert!(matches!(error(&Clip { layout: "starfish", ..clip(&joints) }), Error::UnknownLayout { .. }));
-    assert!(matches!(error(&Clip { layout: "coco17", ..clip(&joints) }), Error::InvalidArgument { .. }));
+    assert!(matches!(error(&Clip { layout: "coco17", ..clip(&joints) }), Error::Shape { .. }));
     assert!(matches!(error(&clip(&[f32::MAX, f32::MIN].repeat(90))), Error::InvalidArgument { .. } | Error::EmptyClip { .. }));
     assert!(matches!(error(&clip(&[1.0; 180])), Error::EmptyClip { .. }), "a body that is a point has no size");
     let flat = Clip { coords: 2, joints: &joints[..120], ..clip(&joints) };
