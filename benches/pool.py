@@ -84,10 +84,8 @@ def main(out, *sets):
             start, end = tensors["offsets"][clip:clip + 2]
             body = tensors["joints"][start * 60:end * 60]
             for _ in range(views or 1):
-                if views:
-                    body = tensors["joints"][start * 60:end * 60]
-                    body = picture(body, joints, (random.uniform(-math.pi, math.pi), random.uniform(-TILT, TILT)))
-                points.extend(body)
+                turned = (random.uniform(-math.pi, math.pi), random.uniform(-TILT, TILT)) if views else None
+                points.extend(picture(body, joints, turned) if turned else body)
                 sure = tensors["confidence"][start * 20:end * 20] if "confidence" in tensors else [1.0] * (20 * (end - start))
                 valid.extend(confidence > 0 for confidence in sure)
                 offsets.append(offsets[-1] + end - start)

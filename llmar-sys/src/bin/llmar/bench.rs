@@ -206,7 +206,7 @@ fn passes(model: &Model, device: &Device, prompt: usize, budget: Duration) -> ll
         };
         llama.embed(device, model.quantizer().embeddings(), &inputs, &mut x)?;
         llama.forward(device, &rows, &mut x, &mut cache, &mut work, &control)?;
-        llama.logits(device, &x, &[n as u32 - 1], &mut logits, &mut work, &Control::default())?;
+        llama.logits(device, &x, &[n as u32 - 1], &mut logits, &mut work, &control)?;
         device.synchronize()
     };
     let prefill = best(budget, || pass(0, prompt))?;

@@ -188,7 +188,7 @@ fn decode(cuda: &Cuda, device: &Device, model: &Model, ceilings: &Ceilings) -> R
     let time = cuda.seconds(10, || {
         llama.embed(device, model.quantizer().embeddings(), &one, &mut x)?;
         llama.forward(device, &rows, &mut x, &mut cache, &mut work, &control)?;
-        llama.logits(device, &x, &[0], &mut logits, &mut work, &Control::default())
+        llama.logits(device, &x, &[0], &mut logits, &mut work, &control)
     })?;
     let weights = layer_matrices(llama).chain([&llama.weights.head]).map(bytes).sum::<f64>();
     let kv = (2 * 2 * c.kv_dim() * c.num_hidden_layers * (CONTEXT + 1)) as f64;
