@@ -45,6 +45,7 @@ impl Lanes for Avx2 {
     // 6 × 2 sums, two weights and an activation: 15 of 16 registers.
     const TOKENS_FLOAT: usize = 6;
     const BLOCKS_FLOAT: usize = 1;
+    const HEADS_TOGETHER: usize = 1;
 
     #[inline(always)]
     fn splat(self, value: f32) -> Pair {

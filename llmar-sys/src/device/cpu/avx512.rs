@@ -48,6 +48,8 @@ impl Lanes for Avx512 {
     // 2 blocks of 12 sums, two weights and an activation: 27 of 32 registers.
     const TOKENS_FLOAT: usize = 12;
     const BLOCKS_FLOAT: usize = 2;
+    // 4 heads of 4 sums, four values and a weight: 21 of 32 registers.
+    const HEADS_TOGETHER: usize = 4;
 
     #[inline(always)]
     fn splat(self, value: f32) -> __m512 {

@@ -1,10 +1,10 @@
-//! Ops without a matrix: RMSNorm, SwiGLU, log-sum-exp. Cheap beside the products; only SwiGLU of many rows is split over threads.
+//! Ops without a matrix: RMSNorm, SwiGLU, log-sum-exp. Cheap beside the products; SwiGLU and log-sum-exp of many values are split over threads.
 
 use super::Cpu;
 use super::lanes::{Kernel, LANES, Lanes, exp};
 use super::parts::Parts;
 
-/// Elements of SwiGLU below which it stays on the calling thread: about 4 µs.
+/// Elements of SwiGLU or log-sum-exp below which they stay on the calling thread: about 4 µs.
 const SERIAL_BELOW: usize = 1 << 13;
 
 /// The first `len` ≤ 16 values of `from`, then `fill`.
@@ -149,9 +149,18 @@ impl Cpu {
 
     /// Per row of logits [n, vocab]: ln Σ exp, in f64 inside.
     pub(super) fn log_sum_exp(&self, logits: &[f32], vocab: usize, out: &mut [f32]) {
-        if vocab > 0 {
-            self.run(LogSumExp { logits, vocab, out });
+        if vocab == 0 {
+            return;
         }
+        let n = out.len();
+        let parts = if n * vocab < SERIAL_BELOW { 1 } else { n.min(self.threads()) };
+        let out = Parts::new(out);
+        self.split(parts, |part| {
+            let rows = n * part / parts..n * (part + 1) / parts;
+            // SAFETY: the parts' rows do not overlap.
+            let out = unsafe { out.part(rows.clone()) };
+            self.run(LogSumExp { logits: &logits[rows.start * vocab..rows.end * vocab], vocab, out });
+        });
     }
 
     /// See [`Device::log_softmax_at`](crate::device::Device::log_softmax_at); adds to the end of `out`.

@@ -24,6 +24,8 @@ pub(super) trait Lanes: Copy + Send + Sync {
     const TOKENS_FLOAT: usize;
     /// Row blocks that a tile of the float kernels works on at once when it has more than one token.
     const BLOCKS_FLOAT: usize;
+    /// Heads of the same keys and values that attention computes side by side, 1 to 4.
+    const HEADS_TOGETHER: usize;
 
     /// The same value in every lane.
     fn splat(self, value: f32) -> Self::F;
@@ -149,6 +151,7 @@ impl Lanes for Portable {
     const TOKENS_QUANTISED: usize = 4;
     const TOKENS_FLOAT: usize = 2;
     const BLOCKS_FLOAT: usize = 1;
+    const HEADS_TOGETHER: usize = 1;
 
     #[inline(always)]
     fn splat(self, value: f32) -> Self::F {

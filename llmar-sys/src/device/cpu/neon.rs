@@ -68,6 +68,7 @@ impl<const DOT: bool> Lanes for Neon<DOT> {
     // 6 × 4 sums, four weights and an activation: 29 of 32 registers.
     const TOKENS_FLOAT: usize = 6;
     const BLOCKS_FLOAT: usize = 1;
+    const HEADS_TOGETHER: usize = 1;
 
     #[inline(always)]
     fn splat(self, value: f32) -> Four {
