@@ -92,6 +92,9 @@ pub enum Measure {
     Trainer,
     /// The trainer on the held-out training clips of the settings: for choices.
     Validation,
+    /// Unseen classes alone: stage 1's sentences (or, with stage 2's `map.reads = "features"`, its features) read linearly onto the words of what the
+    /// seen classes are called. There is no stage 2, and the runtime does not do this.
+    Words,
 }
 
 /// Unseen classes: `classes` drawn at random and left out of both stages; then the runtime is asked about their test clips alone, with a
@@ -132,6 +135,9 @@ impl Config {
         if let Some(twice) = config.variants.iter().find(|v| !names.insert(&v.name)) {
             return Err(setting("variant.name", "names that differ", &twice.name));
         }
+        if let Some(odd) = config.variants.iter().find(|v| v.measure == Measure::Words && v.unseen.is_none()) {
+            return Err(setting("variant.measure", "runtime, trainer or validation without `unseen`", format!("words of {}", odd.name)));
+        }
         let plain = |name: &str| !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_ .=".contains(c));
         if let Some(odd) = config.variants.iter().find(|v| !plain(&v.name)) {
             return Err(setting("variant.name", "letters, digits, space, `-`, `_`, `.` and `=`", &odd.name));
@@ -151,10 +157,12 @@ impl Config {
         };
         let (path1, set1) = read(&variant.stage1, &self.stage1, &variant.set1)?;
         let (path2, set2) = read(&variant.stage2, &self.stage2, &variant.set2)?;
-        let stage1: vqvae::Config = read_config(&path1, &set1)?;
+        let mut stage1: vqvae::Config = read_config(&path1, &set1)?;
         let mut stage2: lora::Config = read_config(&path2, &set2)?;
         stage2.base.clone_from(&self.base);
-        if stage1.data != stage2.data {
+        // Stage 1 knows classes by number: rows that call them otherwise share it.
+        stage1.data.texts.clear();
+        if stage1.data != (vqvae::Data { texts: stage1.data.texts.clone(), ..stage2.data.clone() }) {
             return Err(Error::Setting {
                 name: format!("data of {}", variant.name),
                 expected: format!("those of stage 1: {:?}", stage1.data),

@@ -7,6 +7,7 @@ mod config;
 mod table;
 #[cfg(test)]
 mod tests;
+mod words;
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -154,7 +155,10 @@ fn one(config: &Config, job: &Job<'_>, digest: String) -> Result<Line> {
     let mut stage2 = job.stage2.clone();
     stage2.stage1 = stage1_folder.join("stage1.safetensors");
     let run = config.out.join("runs").join(format!("{}-{}", job.variant.name.replace(' ', "_"), &digest[..12]));
-    let trained = lora::train(&stage2, &run.join("stage2"), true, job.variant.measure == Measure::Trainer)?;
+    let trained = match job.variant.measure {
+        Measure::Words => Value::Null,
+        measure => lora::train(&stage2, &run.join("stage2"), true, measure == Measure::Trainer)?,
+    };
     let mut line = Line {
         variant: job.variant.name.clone(),
         seed: job.seed,
@@ -180,6 +184,11 @@ fn one(config: &Config, job: &Job<'_>, digest: String) -> Result<Line> {
             };
             (line.top1, line.top5, line.ece) = (figure("top1")?, figure("top5")?, figure("ece")?);
             line.n = line.stage2[count].as_u64().unwrap_or(0) as usize;
+        }
+        Measure::Words => {
+            let on_training_side = job.variant.unseen.is_some_and(|unseen| unseen.on_training_side);
+            let (report, clips) = words::measure(&stage2.stage1, &stage2, on_training_side)?;
+            (line.top1, line.top5, line.ece, line.n) = (report.top1, report.top5, report.ece, clips);
         }
     }
     line.seconds = start.elapsed().as_secs_f64();
@@ -222,12 +231,14 @@ fn runtime(config: &Config, variant: &Variant, stage2: &lora::Config, run: &Path
     let data = &stage2.data;
     let part = if variant.unseen.is_some_and(|u| u.on_training_side) { Part::Train } else { Part::Test };
     let side = |part: Part| -> Result<Side> {
-        let side = Side::read(&data.archive, &data.split, part)?;
+        let mut side = Side::read(&data.archive, &data.split, part)?;
+        side.archive.classes = data.called(&side.archive.classes)?;
         data.only.as_ref().map_or(Ok(side.clone()), |flag| side.flagged(flag, true))
     };
-    let asking = Asking { labels: data.unseen.clone(), ..Asking::default() };
+    let unseen: Vec<String> = data.unseen.iter().map(|class| data.texts.get(class).unwrap_or(class).clone()).collect();
+    let asking = Asking { labels: unseen.clone(), ..Asking::default() };
     let plain = Disturbance::default();
-    let chosen = if variant.unseen.is_some() { side(part)?.of_classes(&data.unseen, true)? } else { side(part)? };
+    let chosen = if variant.unseen.is_some() { side(part)?.of_classes(&unseen, true)? } else { side(part)? };
     let answers = ask(&model, &chosen, &asking, &plain)?;
     let (report, metrics) = (&answers.report, &answers.report.metrics);
     (line.n, line.top1, line.top5, line.mean_class, line.ece) =
@@ -238,7 +249,7 @@ fn runtime(config: &Config, variant: &Variant, stage2: &lora::Config, run: &Path
     }
     if variant.unseen.is_some() {
         // What each label gets on clips of other classes, from the training side.
-        let others = side(Part::Train)?.of_classes(&data.unseen, false)?;
+        let others = side(Part::Train)?.of_classes(&unseen, false)?;
         let prior = ask(&model, &others, &asking, &plain)?.mean_probabilities();
         line.further.insert("balanced".to_owned(), answers.balanced(&prior).report.metrics.top1);
     }

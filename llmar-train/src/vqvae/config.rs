@@ -1,5 +1,6 @@
 //! Settings of stage 1, as they stand in the TOML file. The defaults are the recipe for small data.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use llmar::device::Geometry;
@@ -86,6 +87,10 @@ pub struct Data {
     /// Classes of which no clip is read, neither to train nor to validate, and whose labels the model does not have.
     #[serde(default)]
     pub unseen: Vec<String>,
+    /// What classes are called in place of their names in the archive, class → text: the labels of the model. A text that says how an action is done,
+    /// in words that other texts have too, lets a class that no stage saw be told by its words. Every other setting goes by the archive's names.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub texts: BTreeMap<String, String>,
     /// For live models: name of a further label, which says that nothing happens. Only windows of streams have it, no clip.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle: Option<String>,
@@ -95,6 +100,22 @@ impl Data {
     /// Whether any clip is held out to validate on.
     pub fn validates(&self) -> bool {
         !self.validation_subjects.is_empty() || !self.validation_cameras.is_empty() || self.validation_fold.is_some()
+    }
+
+    /// What the classes of an archive, by name, are called.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for a text of a class that is not there, one without words, and one that two classes would have.
+    pub fn called(&self, classes: &[String]) -> Result<Vec<String>> {
+        if let Some(class) = self.texts.keys().find(|class| !classes.contains(class)) {
+            return Err(setting("data.texts", format!("classes of {classes:?}"), class));
+        }
+        let called: Vec<String> = classes.iter().map(|class| self.texts.get(class).unwrap_or(class).clone()).collect();
+        let mut known = BTreeSet::new();
+        match called.iter().find(|text| text.trim().is_empty() || !known.insert(text.as_str())) {
+            Some(text) => Err(setting("data.texts", "a text of its own for each class", format!("{text:?}"))),
+            None => Ok(called),
+        }
     }
 }
 

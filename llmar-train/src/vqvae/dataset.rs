@@ -100,7 +100,8 @@ impl ClipSet {
         };
         let clips = which.iter().map(read).collect::<Result<_>>()?;
         let layout = Layout::find(&preprocess.layout)?;
-        let mut names: Vec<String> = classes.iter().map(|c| archive.classes[*c].clone()).collect();
+        let called = data.called(&archive.classes)?;
+        let mut names: Vec<String> = classes.iter().map(|c| called[*c].clone()).collect();
         if let Some(idle) = &data.idle {
             if !live || names.contains(idle) {
                 let expected = if live { "a name that no class has" } else { "none, as the model is not live" };
@@ -253,6 +254,8 @@ fn statistics(rows: impl Iterator<Item = Vec<f32>> + Clone, channels: usize, (fl
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use llmar::formats::OwnedClip;
 
     use super::*;
@@ -288,6 +291,7 @@ mod tests {
             validation_cameras: Vec::new(),
             validation_fold: None,
             unseen: Vec::new(),
+            texts: BTreeMap::new(),
             idle: None,
         }
     }
@@ -314,6 +318,20 @@ mod tests {
         let seen = sides(&archive(), &Data { unseen: vec!["wave".to_owned()], ..data() })?;
         assert_eq!((seen.train, seen.test, seen.classes), (vec![0, 1, 4, 5, 6, 7], vec![10, 11], vec![0, 2]));
         Ok(())
+    }
+
+    #[test]
+    fn texts_take_the_place_of_names() {
+        let classes = archive().classes;
+        let texts = |of: &[(&str, &str)]| Data { texts: of.iter().map(|(c, t)| ((*c).to_owned(), (*t).to_owned())).collect(), ..data() };
+        let called = texts(&[("wave", "right hand left and right")]).called(&classes);
+        assert_eq!(called.ok(), Some(vec![classes[0].clone(), "right hand left and right".to_owned(), classes[2].clone()]));
+        for (wrong, got) in
+            [(texts(&[("run", "both legs")]), "run"), (texts(&[("wave", " ")]), "\" \""), (texts(&[("wave", &classes[0])]), &classes[0])]
+        {
+            let error = wrong.called(&classes).err().map(|e| e.to_string());
+            assert!(error.as_ref().is_some_and(|e| e.contains("data.texts") && e.contains(got)), "{got}: {error:?}");
+        }
     }
 
     #[test]
