@@ -65,8 +65,30 @@ pub struct DecoderMeta {
     pub stage1_sha256: String,
 }
 
+/// How the language model answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// With the words of a label: the method.
+    #[default]
+    LabelText,
+    /// By a linear layer on the hidden state of the prompt's last token, a logit a label. The runtime has no such layer, so such an adapter is only
+    /// measured by the trainer.
+    LinearHead,
+}
+
+impl Answer {
+    /// Settings and documents leave the default out: they stay what they were before there was a choice.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Tensor of an adapter that answers by [`Answer::LinearHead`]: f16 [labels, hidden].
+pub const HEAD: &str = "head.weight";
+
 /// Stage 2: LoRA and the codes' embeddings. Tensors: `lora.layers.{i}.{q|k|v|o|gate|up|down}.a` f16 [rank, in] and `.b` f16 [out, rank];
-/// `quantizer.embedding` f16 [codes, hidden].
+/// `quantizer.embedding` f16 [codes, hidden]; [`HEAD`] where there is one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AdapterMeta {
@@ -82,6 +104,9 @@ pub struct AdapterMeta {
     pub suffix: String,
     /// Before a label's text.
     pub answer_lead: String,
+    /// How one of the labels is named.
+    #[serde(default, skip_serializing_if = "Answer::is_default")]
+    pub answer: Answer,
     /// Labels by index.
     pub labels: Vec<String>,
     /// Of labels that cannot be told without some joints of the model's layout, their names. Live models.

@@ -42,7 +42,7 @@ pub enum Error {
         /// What came.
         got: String,
     },
-    /// An adapter of another project that asks for what an adapter of this one cannot say.
+    /// An adapter that asks for what the other side cannot do: one of another project here, or one with a head in a checkpoint.
     #[error("{file}: `{name}`: expected {expected}, got {got}", file = file.display())]
     Unsupported {
         /// Its file.

@@ -191,6 +191,9 @@ impl Config {
                 }
                 job.stage1.check()?;
                 job.stage2.check()?;
+                if let (Measure::Runtime, Some(why)) = (variant.measure, job.stage2.beyond_the_runtime()) {
+                    return Err(setting("variant.measure", format!("trainer or validation, as {why}"), "runtime"));
+                }
                 Ok(job)
             })
             .collect()

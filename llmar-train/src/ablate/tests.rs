@@ -134,6 +134,12 @@ fn a_run_depends_on_the_encoder_it_starts_from() -> Result<()> {
     };
     let first = digest("one")?;
     assert!(first.is_some() && first == digest("one")? && first != digest("two")?);
+    // What the runtime does not run it is not asked to measure.
+    for set in ["map.reads=features", "answer=linear_head"] {
+        write(&at("table.toml"), &TABLE.replace("map.reads=features", set).replace("measure = \"trainer\"\n", ""))?;
+        let config = Config::read(&at("table.toml"))?;
+        assert!(config.jobs(&config.variants[1], folder.path()).is_err_and(|e| e.to_string().contains("variant.measure")), "{set}");
+    }
     let mut alone = jobs[0].clone();
     alone.stage1.encoder.start = None;
     assert_eq!(start_digest(&alone)?, None);

@@ -10,7 +10,7 @@ use llmar::bytes::Bytes;
 use safetensors::tensor::Metadata;
 use sha2::{Digest, Sha256};
 
-use super::{Kind, Store};
+use super::{AdapterMeta, Answer, Kind, Store};
 use crate::error::{Error, Result};
 
 /// Largest header that is parsed.
@@ -119,6 +119,21 @@ impl<M> Opened<M> {
     /// An error about this file.
     pub fn wrong(&self, detail: impl ToString) -> Error {
         Error::format(self.path.display(), detail)
+    }
+}
+
+impl Opened<AdapterMeta> {
+    /// `Err` for an adapter with a head: its LoRA and codes were taught to please the head, and without it no label's words follow.
+    pub fn answers_in_words(&self) -> Result<()> {
+        if self.meta.answer == Answer::LabelText {
+            return Ok(());
+        }
+        Err(Error::Unsupported {
+            file: self.path.clone(),
+            name: "answer".to_owned(),
+            expected: "label_text, as outside the trainer labels are told by their words and there is no head".to_owned(),
+            got: "linear_head".to_owned(),
+        })
     }
 }
 

@@ -15,6 +15,7 @@ fn meta() -> AdapterMeta {
         prefix: "Given \"this\"".to_string(),
         suffix: ",\n".to_string(),
         answer_lead: " ".to_string(),
+        answer: Answer::LabelText,
         labels: vec!["a".to_string()],
         needs: BTreeMap::new(),
         idle: None,

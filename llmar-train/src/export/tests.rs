@@ -14,7 +14,7 @@ use llmar::skeleton::{Centre, Heading, Layout, Preprocess, Resample, Scale};
 use super::*;
 use llmar::text::TokenizerTables;
 
-use crate::artifacts::{FloatTensor, Planned, Values, base_tensors, write, write_lazily};
+use crate::artifacts::{Answer, FloatTensor, Planned, Values, base_tensors, write, write_lazily};
 use crate::import::import;
 use crate::testing::{Random, shared, tiny_config};
 
@@ -140,6 +140,7 @@ fn fixture(config: LlamaConfig) -> Fixture {
         prefix: PREFIX.to_string(),
         suffix: SUFFIX.to_string(),
         answer_lead: " ".to_string(),
+        answer: Answer::LabelText,
         labels: vec!["sit".to_string(), "wave".to_string()],
         needs: BTreeMap::new(),
         idle: None,

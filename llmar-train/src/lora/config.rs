@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use tch::Kind;
 
+use crate::artifacts::Answer;
 use crate::error::Result;
 use crate::torch::{Schedule, file_name, in_range, setting};
 use crate::vqvae::{Augment, Data};
@@ -39,6 +40,9 @@ pub struct Config {
     /// What is trained.
     #[serde(default)]
     pub tune: Tune,
+    /// What is taught to name the action.
+    #[serde(default, skip_serializing_if = "Answer::is_default")]
+    pub answer: Answer,
     /// Clips.
     pub data: Data,
     /// The words around the action sentence.
@@ -320,7 +324,7 @@ pub struct Train {
     pub betas: (f64, f64),
     /// Global gradient norm above which gradients are scaled down.
     pub clip: f64,
-    /// Label smoothing over the vocabulary.
+    /// Label smoothing over the vocabulary, or over the labels where a head answers.
     pub label_smoothing: f64,
     /// Steps between two looks at the validation clips; 0: only at the end.
     pub validate_steps: usize,
@@ -373,6 +377,15 @@ impl Config {
         serde_json::to_string(&own).unwrap_or_default()
     }
 
+    /// Why the runtime does not run what these settings train, if it does not.
+    pub fn beyond_the_runtime(&self) -> Option<&'static str> {
+        match (self.answer, self.map.reads) {
+            (Answer::LinearHead, _) => Some("the runtime has no linear head"),
+            (_, Reads::Features) => Some("the runtime reads no features"),
+            (Answer::LabelText, Reads::Codes) => None,
+        }
+    }
+
     /// What a live stage 1 asks for, or what is for live ones alone.
     pub fn check_live(&self, live: bool) -> Result<()> {
         if live && self.map.reads == Reads::Features {
@@ -417,6 +430,9 @@ impl Config {
         let (least, most) = self.prompt.list;
         if self.prompt.listed > 0.0 && (least == 0 || least > most) {
             return Err(setting("prompt.list", "1 ≤ fewest ≤ most", format!("{least}, {most}")));
+        }
+        if self.answer == Answer::LinearHead && self.prompt.listed > 0.0 {
+            return Err(setting("prompt.listed", "0 where a head answers, which always chooses among all labels", self.prompt.listed));
         }
         if self.tune == Tune::All && self.precision != Precision::F32 {
             return Err(setting("precision", "f32 where all weights are trained", format!("{:?}", self.precision)));

@@ -93,7 +93,7 @@ struct Pass<'a> {
     /// [prefix + clips · rows, 1, head_dim]
     cos: Tensor,
     sin: Tensor,
-    /// Rows whose logits are wanted.
+    /// Rows whose hidden states are wanted.
     keep: Tensor,
     lora: Option<&'a Lora>,
     dropout: Dropout,
@@ -201,12 +201,22 @@ impl Llama {
 
     /// Logits [keep, vocab] at the packed rows `keep` of inputs x [prefix + clips · rows, hidden].
     pub fn logits(&self, x: &Tensor, packing: &Packing, keep: &[i64], lora: Option<&Lora>, dropout: Dropout) -> Tensor {
-        let pass = self.pass(packing, keep, lora, dropout);
-        let x = (0..self.layers.len()).fold(x.shallow_clone(), |x, i| self.layer(i, &x, &pass));
-        self.answer(&x)
+        self.words(&self.hidden(x, packing, keep, lora, dropout))
     }
 
-    /// The gradients of loss(logits), as [`logits`](Self::logits) followed by `backward` gives them, keeping no more than the input of each
+    /// Hidden states [keep, hidden] behind the final norm at the packed rows `keep`.
+    pub fn hidden(&self, x: &Tensor, packing: &Packing, keep: &[i64], lora: Option<&Lora>, dropout: Dropout) -> Tensor {
+        let pass = self.pass(packing, keep, lora, dropout);
+        let x = (0..self.layers.len()).fold(x.shallow_clone(), |x, i| self.layer(i, &x, &pass));
+        self.rms_norm(&x, &self.norm)
+    }
+
+    /// Logits [rows, vocab] of hidden states.
+    pub fn words(&self, hidden: &Tensor) -> Tensor {
+        product(hidden, &self.head)
+    }
+
+    /// The gradients of loss(hidden), as [`hidden`](Self::hidden) followed by `backward` gives them, keeping no more than the input of each
     /// layer: a layer's inner values are computed again when the gradient arrives there (Chen et al. 2016). Returns the loss.
     pub fn backward_checkpointed(
         &self,
@@ -226,7 +236,7 @@ impl Llama {
         });
         let leaf = |t: &Tensor| t.detach().set_requires_grad(true);
         let last = leaf(&inputs[self.layers.len()]);
-        let value = loss(&self.answer(&last));
+        let value = loss(&self.rms_norm(&last, &self.norm));
         value.backward();
         let mut gradient = last.grad();
         for i in (0..self.layers.len()).rev() {
@@ -284,7 +294,7 @@ impl Llama {
         }
         let mut x = x.shallow_clone();
         if i + 1 == self.layers.len() {
-            // Behind the last attention only the rows whose logits are wanted go on.
+            // Behind the last attention only the rows that are wanted go on.
             attended = attended.index_select(0, &pass.keep);
             x = x.index_select(0, &pass.keep);
         }
@@ -296,11 +306,6 @@ impl Llama {
         let up = add(gate_up.narrow(-1, inner, inner), Target::Up, &h);
         let h = gate.silu() * up;
         &x + add(product(&h, &layer.down), Target::Down, &h)
-    }
-
-    /// Logits of rows behind the last layer.
-    fn answer(&self, x: &Tensor) -> Tensor {
-        product(&self.rms_norm(x, &self.norm), &self.head)
     }
 
     fn rms_norm(&self, x: &Tensor, weight: &Tensor) -> Tensor {

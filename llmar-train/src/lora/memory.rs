@@ -5,6 +5,7 @@ use std::fmt;
 use llmar::llama::LlamaConfig;
 
 use super::config::{Config, Target, Tune};
+use crate::artifacts::Answer;
 
 /// Bytes by what they are for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -15,13 +16,20 @@ pub struct Need {
     pub trained: u64,
     /// Values of one pass that wait for their gradients, an estimate from above.
     pub activations: u64,
-    /// Logits of the kept rows, their log-probabilities and gradients.
+    /// Logits of the kept rows (words, or labels where a head answers), their log-probabilities and gradients.
     pub logits: u64,
 }
 
 impl Need {
-    /// For passes of `clips` clips of `rows` rows each behind a shared prefix, `kept` rows of a clip with logits, and `codes` points of `dim` features.
-    pub fn of(config: &Config, llama: &LlamaConfig, (clips, rows, kept): (usize, usize, usize), (codes, dim): (usize, usize)) -> Self {
+    /// For passes of `clips` clips of `rows` rows each behind a shared prefix, `kept` rows of a clip with `answers` logits each, and `codes` points of
+    /// `dim` features.
+    pub fn of(
+        config: &Config,
+        llama: &LlamaConfig,
+        (clips, rows): (usize, usize),
+        (kept, answers): (usize, usize),
+        (codes, dim): (usize, usize),
+    ) -> Self {
         let c = llama;
         let (hidden, inner) = (c.hidden_size, c.intermediate_size);
         let (q, kv) = (c.num_attention_heads * c.head_dim, c.num_key_value_heads * c.head_dim);
@@ -42,7 +50,8 @@ impl Need {
         };
         let map = if config.map.trainable { hidden * (dim + 1) } else { 0 };
         let points = if config.map.points_lr_factor > 0.0 { codes * dim } else { 0 };
-        let trained = adapted + map + points;
+        let own_head = if config.answer == Answer::LinearHead { answers * hidden } else { 0 };
+        let trained = adapted + map + points + own_head;
 
         // Values a row of one layer that autograd keeps: input and norm (5), attention's output and residual (3); q, k, v with their rotations (4 of
         // each); gate, up, their product and silu (5); scores and their softmax (3 a head and visible row).
@@ -59,7 +68,7 @@ impl Need {
             base: (weights * config.precision.bytes() + norms * 4) as u64 * u64::from(config.tune == Tune::Lora),
             trained: trained as u64 * 16,
             activations: activations as u64 * 4,
-            logits: (clips * kept * c.vocab_size) as u64 * 12,
+            logits: (clips * kept * answers) as u64 * 12,
         }
     }
 
@@ -110,16 +119,16 @@ mod tests {
     fn the_papers_run_fits_one_gpu_of_80_gb() -> crate::Result<()> {
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/paper-ntu60-stage2.toml");
         let config: Config = crate::cli::read_config(&path, &[])?;
-        let need = Need::of(&config, &llama_13b(), (config.train.micro_batch, 120, 6), (512, 5120));
+        let need = Need::of(&config, &llama_13b(), (config.train.micro_batch, 120), (6, 32000), (512, 5120));
         // 13.0 billion weights at two bytes, 52.4 million trained parameters (r = 64 on q and v) at 16.
         assert!((25.9e9..26.2e9).contains(&(need.base as f64)), "{need}");
         assert_eq!(need.trained, 52_428_800 * 16);
         assert!(need.total() < 80_000_000_000, "{need}");
         let plain = Config { precision: Precision::F32, ..config.clone() };
-        assert!(Need::of(&plain, &llama_13b(), (4, 120, 6), (512, 5120)).base > 2 * need.base - 10_000_000);
+        assert!(Need::of(&plain, &llama_13b(), (4, 120), (6, 32000), (512, 5120)).base > 2 * need.base - 10_000_000);
         let mut kept = config;
         kept.train.checkpointing = !kept.train.checkpointing;
-        let other = Need::of(&kept, &llama_13b(), (4, 120, 6), (512, 5120));
+        let other = Need::of(&kept, &llama_13b(), (4, 120), (6, 32000), (512, 5120));
         assert!(other.activations.max(need.activations) > 10 * other.activations.min(need.activations));
         Ok(())
     }

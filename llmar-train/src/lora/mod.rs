@@ -1,10 +1,11 @@
 //! Stage 2: LoRA on the language model, so that it reads action sentences and answers with the action's name.
 //!
 //! The base weights stay as they are (but for the paper's comparison that tunes all of them). Codes enter as embeddings, an affine map of the
-//! codebook's points; the loss is the cross-entropy of the answer's tokens and EOS alone.
+//! codebook's points; the loss is the cross-entropy of the answer's tokens and EOS alone, or, as a comparison, that of a linear head on the last hidden state.
 
 mod adapter;
 mod config;
+mod head;
 mod llama;
 mod memory;
 mod needs;
@@ -20,6 +21,7 @@ mod variants;
 
 pub use adapter::{CodeMap, Codebook, Lora};
 pub use config::{Adapter, Calibration, Config, Form, Map, Point, Precision, Prompt, Reads, Start, Target, Train, Tune, Variation};
+pub use head::Head;
 pub use llama::{Dropout, Llama, Packing};
 pub use memory::Need;
 pub use prompt::Words;

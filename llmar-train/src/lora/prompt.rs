@@ -29,7 +29,7 @@ pub struct Packed {
     pub x: Tensor,
     /// How the rows hang together.
     pub packing: Packing,
-    /// Rows whose logits are wanted.
+    /// Rows whose hidden states or logits are wanted.
     pub keep: Vec<i64>,
 }
 
@@ -57,9 +57,17 @@ impl Words {
     fn packed_rows(&self, llama: &Llama, sentences: &Tensor, suffix: &[u32], after: &[u32]) -> Tensor {
         let [clips, _, hidden] = sentences.size()[..] else { return sentences.shallow_clone() };
         let suffix = llama.embed(suffix).unsqueeze(0).expand([clips, -1, -1], false);
-        let after = llama.embed(after).view([clips, -1, hidden]);
+        let after = llama.embed(after).view([clips, after.len() as i64 / clips, hidden]);
         let tails = Tensor::cat(&[sentences, &suffix, &after], 1).reshape([-1, hidden]);
         Tensor::cat(&[llama.embed(&self.prefix), tails], 0)
+    }
+
+    /// Clips, their sentences as rows [clips, w, hidden], without an answer; kept is the last row of each prompt, in the order of the clips.
+    pub fn prompts(&self, llama: &Llama, sentences: &Tensor) -> Packed {
+        let (clips, rows) = (sentences.size()[0] as usize, sentences.size()[1] as usize + self.suffix.len());
+        let keep = (1..=clips).map(|clip| (self.prefix.len() + clip * rows - 1) as i64).collect();
+        let x = self.packed_rows(llama, sentences, &self.suffix, &[]);
+        Packed { x, packing: Packing::causal(self.prefix.len(), clips, rows, llama.device()), keep }
     }
 
     /// Clips, their sentences as rows [clips, w, hidden], with their answers, and the ids that follow at the kept rows: every answer's tokens and

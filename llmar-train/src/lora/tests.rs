@@ -346,7 +346,10 @@ fn mmd_moves_the_codes() -> Result<()> {
 fn shipped_settings_are_valid_and_bad_ones_are_named() -> Result<()> {
     let configs = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs");
     for name in ["utd-mhad-stage2.toml", "utd-mhad-live-stage2.toml", "paper-ntu60-stage2.toml"] {
-        read_config::<Config>(&configs.join(name), &[])?.check()?;
+        let config = read_config::<Config>(&configs.join(name), &[])?;
+        config.check()?;
+        // Or runs from before there was a choice would be others.
+        assert!(!config.record().contains("\"answer\":"));
     }
     for (set, name) in [
         ("adapter.rank=0", "adapter.rank"),
@@ -354,6 +357,7 @@ fn shipped_settings_are_valid_and_bad_ones_are_named() -> Result<()> {
         ("train.patience=2", "train.patience"),
         ("variation.replace=1.5", "variation.replace"),
         ("map.form=identity", "map.trainable"),
+        ("answer=head", "unknown variant"),
         ("calibration.temperature=0", "calibration.temperature"),
         ("adapter.targets=[\"x\"]", "unknown variant"),
         ("train.speed=3", "speed"),

@@ -12,6 +12,7 @@ use tch::{Device, Kind, Reduction, Tensor};
 
 use super::adapter::{CodeMap, Codebook, Lora};
 use super::config::{Config, Reads, Start, Tune};
+use super::head::Head;
 use super::llama::{Dropout, Llama};
 use super::memory::Need;
 use super::needs;
@@ -19,7 +20,7 @@ use super::prompt::Words;
 use super::score::{self, Report};
 use super::sentences::{self, Sentences};
 use super::tuned;
-use crate::artifacts::{self, AdapterMeta, BaseMeta, Opened, Store};
+use crate::artifacts::{self, AdapterMeta, Answer, BaseMeta, Opened, Store};
 use crate::cli::LoraArgs;
 use crate::error::{Error, Result};
 use crate::import::tokenizer;
@@ -139,6 +140,8 @@ struct Run<'a> {
     /// None where all weights are trained.
     lora: Option<Lora>,
     map: CodeMap,
+    /// What answers in the place of the labels' words, where the settings say so.
+    head: Option<Head>,
     optimiser: AdamW,
     /// Steps done.
     done: usize,
@@ -158,9 +161,12 @@ impl<'a> Run<'a> {
             let limit = format!("at most {} tokens with sentence and answer", shape.max_position_embeddings);
             return Err(setting("prompt", limit, rows));
         }
-        let answer = words.labels.iter().map(Vec::len).max().unwrap_or(0) + 1;
+        let logits = match config.answer {
+            Answer::LabelText => (words.labels.iter().map(Vec::len).max().unwrap_or(0) + 1, shape.vocab_size),
+            Answer::LinearHead => (1, words.labels.len()),
+        };
         let quantizer = &stage1.meta.quantizer;
-        let need = Need::of(config, &shape, (config.train.micro_batch, rows, answer), (quantizer.codes, quantizer.dim));
+        let need = Need::of(config, &shape, (config.train.micro_batch, rows), logits, (quantizer.codes, quantizer.dim));
         eprintln!("memory: {need}");
         let mut llama = Llama::read(&base, device, config.precision)?;
         let validation_sentences = sentences::plain(config.map.reads, &stage1, &validation)?;
@@ -175,6 +181,7 @@ impl<'a> Run<'a> {
         let said = (config.map.start == Start::Labels).then(|| said_of_labels(&stage1, train, &llama, &words)).transpose()?;
         let codebook = Codebook::of(&stage1, said.as_ref().map(|(counts, texts)| (counts, texts)));
         let map = CodeMap::new(&mut params, &config.map, &codebook, &llama.embedding.to_kind(Kind::Float), config.seed)?;
+        let head = (config.answer == Answer::LinearHead).then(|| Head::new(&mut params, words.labels.len(), shape.hidden_size));
         let group = |prefix: &str, lr_factor, weight_decay| Group { prefix: prefix.to_owned(), lr_factor, weight_decay };
         let groups = vec![
             group("map.points", config.map.points_lr_factor, 0.0),
@@ -196,6 +203,7 @@ impl<'a> Run<'a> {
             params,
             lora,
             map,
+            head,
             optimiser,
             done: 0,
             best: None,
@@ -238,7 +246,8 @@ impl<'a> Run<'a> {
         Ok(line)
     }
 
-    /// Adds the gradients of a part of the batch: cross-entropy of the answers' tokens and EOS, summed, over the batch's size. Returns it.
+    /// Adds the gradients of a part of the batch: cross-entropy of the answers' tokens and EOS, or of the head's labels, summed, over the batch's size.
+    /// Returns it.
     fn backward(&self, sentences: &Sentences, answers: &[usize], rng: &mut Rng) -> f64 {
         let (prompt, train) = (&self.config.prompt, &self.config.train);
         let suffix = if prompt.listed > 0.0 && rng.unit() < prompt.listed {
@@ -248,9 +257,13 @@ impl<'a> Run<'a> {
             self.words.suffix.clone()
         };
         let rows = sentences.rows(&self.map, &self.map.embeddings(), 0..answers.len());
-        let (packed, targets) = self.words.with_answers(&self.llama, &rows, &suffix, answers);
+        let (packed, targets) = match &self.head {
+            Some(_) => (self.words.prompts(&self.llama, &rows), answers.iter().map(|answer| *answer as i64).collect()),
+            None => self.words.with_answers(&self.llama, &rows, &suffix, answers),
+        };
         let targets = Tensor::from_slice(&targets).to_device(self.llama.device());
-        let loss = |logits: &Tensor| {
+        let loss = |hidden: &Tensor| {
+            let logits = self.head.as_ref().map_or_else(|| self.llama.words(hidden), |head| head.logits(hidden));
             let sum = logits.cross_entropy_loss(&targets, None::<&Tensor>, Reduction::Sum, -100, train.label_smoothing);
             sum / train.batch as f64
         };
@@ -259,7 +272,7 @@ impl<'a> Run<'a> {
         if train.checkpointing {
             return self.llama.backward_checkpointed(x, packing, keep, self.lora.as_ref(), dropout, loss);
         }
-        let value = loss(&self.llama.logits(x, packing, keep, self.lora.as_ref(), dropout));
+        let value = loss(&self.llama.hidden(x, packing, keep, self.lora.as_ref(), dropout));
         value.backward();
         torch::number(&value)
     }
@@ -295,7 +308,11 @@ impl<'a> Run<'a> {
         for which in sentences.alike().values() {
             let some = sentences.some(which);
             let rows = |part| some.rows(&self.map, codes, part);
-            let of_some = score::scores(&self.llama, self.lora.as_ref(), &self.words, (which.len(), self.config.train.micro_batch), rows)?;
+            let (lora, passes) = (self.lora.as_ref(), (which.len(), self.config.train.micro_batch));
+            let of_some = match &self.head {
+                Some(head) => head.scores(&self.llama, lora, &self.words, passes, rows)?,
+                None => score::scores(&self.llama, lora, &self.words, passes, rows)?,
+            };
             which.iter().zip(of_some).for_each(|(clip, of_clip)| scores[*clip] = of_clip);
         }
         Ok(scores)
@@ -368,6 +385,9 @@ impl<'a> Run<'a> {
             }
             None => tuned::round_and_write(&self.params, &self.llama, &self.base, &config.name, &out.join(TUNED))?,
         };
+        if let Some(head) = &mut self.head {
+            head.round();
+        }
         let codes = tch::no_grad(|| round_f16(&self.map.embeddings()));
         let trained: usize = self.params.entries().map(|(_, t)| t.numel()).sum();
         let mut summary = json!({
@@ -400,6 +420,7 @@ impl<'a> Run<'a> {
             prefix: config.prompt.prefix.clone(),
             suffix: config.prompt.suffix.clone(),
             answer_lead: config.prompt.answer_lead.clone(),
+            answer: config.answer,
             labels: self.train.classes.clone(),
             needs: self.needs(),
             idle: self.train.idle().map(|idle| self.train.classes[idle].clone()),
@@ -411,6 +432,9 @@ impl<'a> Run<'a> {
         let mut tensors = self.lora.as_ref().map_or_else(|| Ok(Vec::new()), Lora::export)?;
         let shape = codes.size().iter().map(|n| *n as usize).collect();
         tensors.push(("quantizer.embedding".to_owned(), shape, values(&codes)?, Store::F16));
+        if let Some(head) = &self.head {
+            tensors.push(head.export()?);
+        }
         artifacts::write(&out.join(ARTIFACT), &meta, &tensors)?;
         Ok(summary)
     }

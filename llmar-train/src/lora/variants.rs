@@ -1,4 +1,4 @@
-//! Tests of what stage 2 can do otherwise: checkpointing, precisions, all weights, features, listed labels, unseen classes, the words' map.
+//! Tests of what stage 2 can do otherwise: checkpointing, precisions, all weights, features, a head, listed labels, unseen classes, the words' map.
 
 use std::path::PathBuf;
 
@@ -6,13 +6,14 @@ use llmar::text::Tokenizer;
 use tch::{Reduction, Tensor};
 
 use super::adapter::Lora;
-use super::llama::{Dropout, Llama};
+use super::llama::{Dropout, Llama, Packing};
 use super::tests::{agrees_with_the_runtime, folder, imported, small_lora};
-use super::{Adapter, Precision, Prompt, Reads, Words, code_rows, train};
-use crate::artifacts::{self, AdapterMeta, BaseMeta};
+use super::{Adapter, Config, Head, Precision, Prompt, Reads, Words, code_rows, train};
+use crate::artifacts::{self, AdapterMeta, Answer, BaseMeta, HEAD};
 use crate::error::{Error, Result};
 use crate::export::export;
 use crate::import::tokenizer;
+use crate::peft;
 use crate::testing::shared;
 use crate::torch::{Params, Rng, tensor, values};
 use crate::vqvae::tests::{IDLE, WINDOWS, alone, small_live_run, small_run};
@@ -51,12 +52,12 @@ fn gradients(llama: &Llama, made: &(Words, Params, Lora, Tensor), checkpointing:
     let rows = code_rows(codes, &[vec![1, 2, 3], vec![4, 0, 7]]);
     let (packed, targets) = words.with_answers(llama, &rows, &words.suffix, &[0, 1]);
     let targets = Tensor::from_slice(&targets);
-    let loss = |logits: &Tensor| logits.cross_entropy_loss(&targets, None::<&Tensor>, Reduction::Sum, -100, 0.0);
+    let loss = |hidden: &Tensor| llama.words(hidden).cross_entropy_loss(&targets, None::<&Tensor>, Reduction::Sum, -100, 0.0);
     let dropout = Dropout::Seeded(77);
     let value = if checkpointing {
         llama.backward_checkpointed(&packed.x, &packed.packing, &packed.keep, Some(lora), dropout, loss)
     } else {
-        let value = loss(&llama.logits(&packed.x, &packed.packing, &packed.keep, Some(lora), dropout));
+        let value = loss(&llama.hidden(&packed.x, &packed.packing, &packed.keep, Some(lora), dropout));
         value.backward();
         value.double_value(&[])
     };
@@ -145,6 +146,84 @@ fn features_can_be_read_without_codes() -> Result<()> {
     let summary = train(&config, &folder.path().join("features"), false, true)?;
     assert!(summary["validation"]["top1"].as_f64() >= Some(60.0), "{summary:#}");
     assert!(summary["test"]["top1"].as_f64().is_some() && summary["test_clips"].as_u64() > Some(0), "{summary:#}");
+    Ok(())
+}
+
+/// Scores of a head against its definition, one clip a pass and both in one; 3 labels, as the words' own count does not matter.
+#[test]
+fn a_head_reads_the_last_hidden_state_of_the_prompt() -> Result<()> {
+    let _alone = alone();
+    let Some(source) = stories("a_head_reads_the_last_hidden_state_of_the_prompt") else { return Ok(()) };
+    let folder = folder()?;
+    let base = artifacts::open::<BaseMeta>(&imported(&source, folder.path())?)?;
+    let llama = Llama::read(&base, CPU, Precision::F32)?;
+    let (words, mut params, lora, codes) = made_up(&llama, &base)?;
+    let head = Head::new(&mut params, 3, llama.config.hidden_size);
+    let sentences = [vec![1, 2, 3], vec![4, 0, 7]];
+    let scores = |at_once| head.scores(&llama, Some(&lora), &words, (2, at_once), |part| code_rows(&codes, &sentences[part]));
+    let even = scores(2)?;
+    assert!(even.iter().flatten().all(|s| (s + 3f64.ln()).abs() < 1e-6), "at first all labels are equally likely: {even:?}");
+    let Some((_, weight)) = params.entries().find(|(name, _)| *name == HEAD) else { return Err(Error::format(HEAD, "not trained")) };
+    let drawn: Vec<f32> = (0..weight.numel()).map(|i| (i as f32 * 0.7).sin()).collect();
+    tch::no_grad(|| weight.shallow_clone().copy_(&tensor(&drawn, &weight.size(), CPU)));
+    let (together, alone) = (scores(2)?, scores(1)?);
+    for (clip, sentence) in sentences.iter().enumerate() {
+        // The prompt as one chain of rows without a shared prefix, and every row kept: the last one counts.
+        let rows = code_rows(&codes, std::slice::from_ref(sentence)).squeeze_dim(0);
+        let x = Tensor::cat(&[llama.embed(&words.prefix), rows, llama.embed(&words.suffix)], 0);
+        let n = x.size()[0];
+        let packing = Packing::causal(0, 1, n as usize, CPU);
+        let keep: Vec<i64> = (0..n).collect();
+        let hidden = values(&tch::no_grad(|| llama.hidden(&x, &packing, &keep, Some(&lora), Dropout::Off)))?;
+        let last = &hidden[hidden.len() - llama.config.hidden_size..];
+        let logits = drawn.chunks(last.len()).map(|row| row.iter().zip(last).map(|(w, h)| f64::from(*w) * f64::from(*h)).sum::<f64>());
+        let logits: Vec<f64> = logits.collect();
+        let sum = logits.iter().map(|l| l.exp()).sum::<f64>().ln();
+        for (label, logit) in logits.iter().enumerate() {
+            for got in [together[clip][label], alone[clip][label]] {
+                assert!((got - (logit - sum)).abs() < 1e-3, "clip {clip}, label {label}: {got}, expected {}", logit - sum);
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_head_learns_resumes_and_is_not_exported() -> Result<()> {
+    let _alone = alone();
+    let Some(source) = stories("a_head_learns_resumes_and_is_not_exported") else { return Ok(()) };
+    let sets = ["answer=linear_head", "train.checkpointing=true", "train.validate_steps=30", "train.patience=9"];
+    let (folder, config) = small_lora(&source, &sets)?;
+    let out = folder.path().join("head");
+    let summary = train(&config, &out, false, true)?;
+    assert!(summary["validation"]["top1"].as_f64() >= Some(60.0), "{summary:#}");
+    assert!(summary["test"]["top1"].as_f64().is_some() && summary["test_clips"].as_u64() > Some(0), "{summary:#}");
+    let path = out.join("adapter.safetensors");
+    let adapter = artifacts::open::<AdapterMeta>(&path)?;
+    let (labels, hidden) = (adapter.meta.labels.len(), artifacts::open::<BaseMeta>(&config.base)?.meta.config.hidden_size);
+    assert!(adapter.meta.answer == Answer::LinearHead && adapter.floats(HEAD, &[labels, hidden])?.iter().any(|w| *w != 0.0));
+    let fitted = summary["validation"]["temperature"].as_f64().map(|t| t as f32);
+    assert_eq!(Some(adapter.meta.calibration.temperature), fitted);
+    // A run that was killed behind its last snapshot (60 steps, one every 4), or behind an early one, ends in the same file.
+    let whole = std::fs::read(&path).map_err(Error::io(&path))?;
+    train(&config, &out, true, true)?;
+    assert!(std::fs::read(&path).map_err(Error::io(&path))? == whole, "a resumed run ends elsewhere");
+    let killed = Config { snapshot_steps: 57, ..config.clone() };
+    let out = folder.path().join("killed");
+    train(&killed, &out, false, false)?;
+    let first = std::fs::read(out.join("adapter.safetensors")).map_err(Error::io(&out))?;
+    train(&killed, &out, true, false)?;
+    assert!(std::fs::read(out.join("adapter.safetensors")).map_err(Error::io(&out))? == first, "a resumed run ends elsewhere");
+
+    let listed = Config { prompt: Prompt { listed: 0.5, ..Prompt::default() }, ..config.clone() };
+    assert!(listed.check().is_err_and(|e| e.to_string().contains("prompt.listed")));
+    let model = folder.path().join("model.llmar");
+    let error = export(&config.base, &config.stage1, &path, llmar::device::Scheme::F16, &model).map(|_| ());
+    assert!(matches!(&error, Err(Error::Unsupported { name, .. }) if name == "answer"), "{error:?}");
+    assert!(error.is_err_and(|e| e.to_string().contains("expected label_text") && e.to_string().contains("got linear_head")));
+    let error = peft::export(&path, &config.base, None, &folder.path().join("peft"));
+    assert!(matches!(&error, Err(Error::Unsupported { name, .. }) if name == "answer"), "{error:?}");
+    assert!(!model.exists() && !folder.path().join("peft").exists());
     Ok(())
 }
 

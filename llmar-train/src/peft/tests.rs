@@ -11,7 +11,7 @@ use safetensors::tensor::TensorView;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::artifacts::{BaseMeta, FloatTensor, base_tensors, open, write};
+use crate::artifacts::{Answer, BaseMeta, FloatTensor, base_tensors, open, write};
 use crate::testing::{Random, tiny_config};
 
 const RANK: usize = 4;
@@ -47,6 +47,7 @@ impl Fixture {
             prefix: "Given".to_owned(),
             suffix: ":".to_owned(),
             answer_lead: " ".to_owned(),
+            answer: Answer::LabelText,
             labels: vec!["a".to_owned(), "b".to_owned()],
             needs: BTreeMap::new(),
             idle: None,
