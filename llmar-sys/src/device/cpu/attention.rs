@@ -260,7 +260,8 @@ impl Cpu {
         let output = Parts::new(out);
         self.split(parts, |part| {
             // Rows see different numbers of slots: the cuts lie where the work is equal.
-            let pairs = pair_at(rows, kv_heads, work * kv_heads * part / parts)..pair_at(rows, kv_heads, work * kv_heads * (part + 1) / parts);
+            let pairs =
+                pair_at(rows, kv_heads, work * kv_heads * part / parts)..pair_at(rows, kv_heads, work * kv_heads * (part + 1) / parts);
             let mut scratch = self.scratch();
             // SAFETY: `pair_at` grows with the work, so the ranges of different parts do not overlap.
             let out = unsafe { output.part(pairs.start * each..pairs.end * each) };

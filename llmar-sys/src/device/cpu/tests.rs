@@ -271,7 +271,7 @@ fn random_rows(random: &mut Random, n: usize, slots: usize) -> Rows {
 #[test]
 fn attention_agrees_with_the_reference() {
     let mut random = Random(9);
-    for (heads, kv_heads, head_dim) in [(1, 1, 2), (9, 3, 64), (4, 4, 24), (8, 2, 100)] {
+    for (heads, kv_heads, head_dim) in [(1, 1, 2), (9, 3, 64), (4, 4, 24), (4, 2, 48), (8, 2, 100), (10, 2, 64)] {
         let shape = AttentionShape { heads, kv_heads, head_dim };
         let q_stride = (heads + 2 * kv_heads) * head_dim;
         for (n, slots) in [(0, 5), (1, 1), (2, 17), (17, 90)] {
