@@ -105,7 +105,7 @@ impl Data {
     /// What the classes of an archive, by name, are called.
     ///
     /// # Errors
-    /// [`Error::Setting`] for a text of a class that is not there, one without words, and one that two classes would have.
+    /// [`Error::Setting`](crate::error::Error::Setting) for a text of a class that is not there, one without words, and one that two classes would have.
     pub fn called(&self, classes: &[String]) -> Result<Vec<String>> {
         if let Some(class) = self.texts.keys().find(|class| !classes.contains(class)) {
             return Err(setting("data.texts", format!("classes of {classes:?}"), class));
