@@ -60,8 +60,7 @@ impl GroupActivations {
     }
 }
 
-/// How n tokens are cut into tiles: as few as there can be, of sizes that differ by one at most. A tile of one or two tokens takes about as long
-/// as one of four, so leftovers are dear.
+/// How n tokens are cut into tiles: as many of the largest size as fit, then smaller ones.
 #[derive(Clone, Debug)]
 pub(super) struct Tiles {
     next: usize,
@@ -69,27 +68,12 @@ pub(super) struct Tiles {
     largest: usize,
 }
 
-/// Most tokens that any kernel's tile holds.
-pub(super) const LARGEST_TILE: usize = 12;
-
-/// Calls `$call` with the constant `$T` in it set to `$size`, 1 to [`LARGEST_TILE`].
-macro_rules! with_tile_size {
-    ($size:expr, $T:ident => $call:expr) => {
-        with_tile_size!(@ $size, $T, $call, 1 2 3 4 5 6 7 8 9 10 11 12)
-    };
-    (@ $size:expr, $T:ident, $call:expr, $($value:literal)*) => {
-        match $size {
-            $($value => { const $T: usize = $value; $call })*
-            size => unreachable!("a tile of {size} tokens"),
-        }
-    };
-}
-pub(super) use with_tile_size;
+/// The tile sizes that kernels are compiled for.
+pub(super) const TILE_SIZES: [usize; 7] = [1, 2, 3, 4, 6, 8, 12];
 
 impl Tiles {
-    /// Tiles of at most `largest` tokens, 1 to [`LARGEST_TILE`].
+    /// Tiles of at most `largest` tokens.
     pub fn new(n: usize, largest: usize) -> Self {
-        debug_assert!((1..=LARGEST_TILE).contains(&largest));
         Self { next: 0, n, largest }
     }
 }
@@ -100,10 +84,8 @@ impl Iterator for Tiles {
 
     fn next(&mut self) -> Option<(usize, usize)> {
         let left = self.n - self.next;
-        if left == 0 {
-            return None;
-        }
-        let (first, size) = (self.next, left.div_ceil(left.div_ceil(self.largest)));
+        let size = TILE_SIZES.into_iter().rev().find(|&size| size <= left.min(self.largest))?;
+        let first = self.next;
         self.next += size;
         Some((first, size))
     }

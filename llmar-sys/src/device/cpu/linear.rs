@@ -8,7 +8,7 @@ use std::ops::Range;
 use half::f16;
 
 use super::Cpu;
-use super::activations::{GroupActivations, Tiles, interleave_tile, quantize_tile, with_tile_size};
+use super::activations::{GroupActivations, Tiles, interleave_tile, quantize_tile};
 use super::lanes::{Kernel, LANES, Lanes};
 use super::parts::Parts;
 use crate::device::Store;
@@ -122,7 +122,15 @@ impl Kernel for Product<'_> {
                     let (q, scale) = (&q[at.clone()], &scale[at]);
                     for (first, size) in Tiles::new(self.y.n, L::TOKENS_QUANTISED) {
                         let x = &x[first * groups..][..groups * size];
-                        with_tile_size!(size, T => q8_tile::<L, T>(l, q, scale, x, first, block, self.y, ahead));
+                        match size {
+                            1 => q8_tile::<L, 1>(l, q, scale, x, first, block, self.y, ahead),
+                            2 => q8_tile::<L, 2>(l, q, scale, x, first, block, self.y, ahead),
+                            3 => q8_tile::<L, 3>(l, q, scale, x, first, block, self.y, ahead),
+                            4 => q8_tile::<L, 4>(l, q, scale, x, first, block, self.y, ahead),
+                            6 => q8_tile::<L, 6>(l, q, scale, x, first, block, self.y, ahead),
+                            8 => q8_tile::<L, 8>(l, q, scale, x, first, block, self.y, ahead),
+                            _ => q8_tile::<L, 12>(l, q, scale, x, first, block, self.y, ahead),
+                        }
                     }
                 }
             }
@@ -135,7 +143,15 @@ impl Kernel for Product<'_> {
                     let (q, scale, min) = (&q[at.clone()], &scale[at.clone()], &min[at]);
                     for (first, size) in Tiles::new(self.y.n, L::TOKENS_QUANTISED) {
                         let x = &x[first * groups..][..groups * size];
-                        with_tile_size!(size, T => q4_tile::<L, T>(l, q, scale, min, x, first, block, self.y, ahead));
+                        match size {
+                            1 => q4_tile::<L, 1>(l, q, scale, min, x, first, block, self.y, ahead),
+                            2 => q4_tile::<L, 2>(l, q, scale, min, x, first, block, self.y, ahead),
+                            3 => q4_tile::<L, 3>(l, q, scale, min, x, first, block, self.y, ahead),
+                            4 => q4_tile::<L, 4>(l, q, scale, min, x, first, block, self.y, ahead),
+                            6 => q4_tile::<L, 6>(l, q, scale, min, x, first, block, self.y, ahead),
+                            8 => q4_tile::<L, 8>(l, q, scale, min, x, first, block, self.y, ahead),
+                            _ => q4_tile::<L, 12>(l, q, scale, min, x, first, block, self.y, ahead),
+                        }
                     }
                 }
             }
@@ -273,9 +289,21 @@ fn floats<L: Lanes, W: FloatWeight>(l: L, w: &[[W; LANES]], cols: usize, blocks:
             let x = &x[first * cols..][..cols * size];
             let w = &w[block * cols..][..count * cols];
             match (count, size) {
-                (BLOCKS_ONE_TOKEN, 1) => float_tile::<L, W, BLOCKS_ONE_TOKEN, 1>(l, w, cols, x, first, block, y, ahead),
-                (1, _) => with_tile_size!(size, T => float_tile::<L, W, 1, T>(l, w, cols, x, first, block, y, ahead)),
-                (_, _) => with_tile_size!(size, T => float_tile::<L, W, 2, T>(l, w, cols, x, first, block, y, ahead)),
+                (4, 1) => float_tile::<L, W, 4, 1>(l, w, cols, x, first, block, y, ahead),
+                (1, 1) => float_tile::<L, W, 1, 1>(l, w, cols, x, first, block, y, ahead),
+                (1, 2) => float_tile::<L, W, 1, 2>(l, w, cols, x, first, block, y, ahead),
+                (1, 3) => float_tile::<L, W, 1, 3>(l, w, cols, x, first, block, y, ahead),
+                (1, 4) => float_tile::<L, W, 1, 4>(l, w, cols, x, first, block, y, ahead),
+                (1, 6) => float_tile::<L, W, 1, 6>(l, w, cols, x, first, block, y, ahead),
+                (1, 8) => float_tile::<L, W, 1, 8>(l, w, cols, x, first, block, y, ahead),
+                (1, _) => float_tile::<L, W, 1, 12>(l, w, cols, x, first, block, y, ahead),
+                (_, 1) => float_tile::<L, W, 2, 1>(l, w, cols, x, first, block, y, ahead),
+                (_, 2) => float_tile::<L, W, 2, 2>(l, w, cols, x, first, block, y, ahead),
+                (_, 3) => float_tile::<L, W, 2, 3>(l, w, cols, x, first, block, y, ahead),
+                (_, 4) => float_tile::<L, W, 2, 4>(l, w, cols, x, first, block, y, ahead),
+                (_, 6) => float_tile::<L, W, 2, 6>(l, w, cols, x, first, block, y, ahead),
+                (_, 8) => float_tile::<L, W, 2, 8>(l, w, cols, x, first, block, y, ahead),
+                (_, _) => float_tile::<L, W, 2, 12>(l, w, cols, x, first, block, y, ahead),
             }
         }
         block += count;
