@@ -631,9 +631,11 @@ typedef struct llmar_stream_params {
      */
     uint32_t flags;
     /**
-     * Must be 0.
+     * Width of the interval in which the best label's probability is known when a decision is made, up to 1. 0: 0.15. Negative: no width, all
+     * probabilities are exact. Which labels are best is certain in any case. What is told lies a fifth of the way up that interval, where the exact
+     * value mostly is; narrower ones cost time.
      */
-    uint32_t reserved;
+    float tolerance;
     /**
      * A decision that would not be there so many nanoseconds after its newest frame was pushed is not made, and counted. 0: every decision is made.
      */

@@ -213,6 +213,43 @@ fn decisions_are_those_of_the_recogniser_on_the_same_frames() {
 }
 
 #[test]
+fn probabilities_lie_in_the_interval_that_was_asked_for() {
+    let model = model(Scheme::Q8);
+    let frames = frames(11, every(30, 120));
+    // So many that a guess does not take in all their nodes.
+    let labels: Vec<String> = (0..30).map(|i| format!("act {i}")).collect();
+    let labels: Vec<&str> = labels.iter().map(|label| &label[..]).collect();
+    let mut recognizer = Recognizer::new(Arc::clone(&model), Options { top_k: labels.len(), ..Options::default() }).unwrap();
+    recognizer.set_labels(&labels).unwrap();
+    let told = |tolerance| -> Vec<Event> {
+        let mut live = stream(&model, StreamOptions { top_k: 1, tolerance, ..plain() });
+        live.set_labels(&labels).unwrap();
+        decisions(&run(&mut live, &frames)).copied().collect()
+    };
+    let exact = told(0.0);
+    let rows = rows(&model, &frames);
+    for decision in &exact {
+        let row = |time_ns: u64| ((time_ns - frames[0].time_ns) as f64 * 3e-8).round() as usize;
+        let window = &rows[row(decision.start_ns) * VALUES..(row(decision.time_ns) + 1) * VALUES];
+        let want = recognizer.recognize(&clip(window, Timing::Rate(tiny::LIVE_FPS)), &Control::default()).unwrap();
+        assert!((decision.probability - want.probabilities[0]).abs() <= 1e-4, "{decision:?} against {want:?}");
+    }
+    let mut inexact = 0;
+    for tolerance in [0.02, StreamOptions::default().tolerance, 0.6, 1.0] {
+        let told = told(tolerance);
+        assert_eq!(told.len(), exact.len());
+        for (told, exact) in told.iter().zip(&exact) {
+            assert_eq!(told.label, exact.label);
+            // The place told is a fifth of the way up: four fifths of the interval may lie above it.
+            let error = f64::from(exact.probability - told.probability);
+            assert!((-0.2 * tolerance - 1e-4..=0.8 * tolerance + 1e-4).contains(&error), "{tolerance}: {told:?} against {exact:?}");
+            inexact += usize::from(error.abs() > 1e-4);
+        }
+    }
+    assert!(inexact > 0, "every search went to its end");
+}
+
+#[test]
 fn frames_that_wait_together_are_decided_upon_as_if_they_had_come_alone() {
     let model = model(Scheme::Q8);
     let frames = together(&[&frames(1, every(30, 100)), &frames(2, jittered(60.0, 200, 2))]);

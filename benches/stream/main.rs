@@ -1,11 +1,12 @@
 //! Live streams with a real model: what an update costs, how its latency spreads, how many bodies keep real time, how soon
-//! a cancel takes effect, whether memory stays flat, and how well actions are found in untrimmed sequences.
+//! a cancel takes effect, how near probabilities are to the exact ones, whether memory stays flat, and how well actions are found in untrimmed sequences.
 //!
 //! usage: stream MODEL ARCHIVE [--threads 2] [--minutes 10] [--day] [--json] [--only PART]
 //!
 //! MODEL is a live model, ARCHIVE the clip archive that it was trained for; its split `cross_subject` gives the test clips.
 
 mod cancel;
+mod probabilities;
 mod untrimmed;
 
 use std::error::Error;
@@ -66,6 +67,9 @@ fn main() -> Outcome<()> {
             report[part] = cancel::measure(&model, &archive, arguments.threads, bodies)?;
         }
     }
+    if wanted("probabilities") {
+        report["probabilities"] = probabilities::measure(&model, &archive, arguments.threads)?;
+    }
     if wanted("untrimmed") {
         report["untrimmed"] = untrimmed::measure(&model, &archive, arguments.threads)?;
     }
@@ -100,8 +104,12 @@ struct Motion<'a> {
 
 impl<'a> Motion<'a> {
     fn new(archive: &'a ClipArchive, from: usize) -> Self {
-        let count = archive.clips.len();
-        Self { clips: (0..40).map(|i| &archive.clips[(from + i * 7) % count]).collect(), clip: 0, frame: 0, back: false }
+        Self::of(archive.clips.iter().collect(), from)
+    }
+
+    /// 40 of these clips.
+    fn of(clips: Vec<&'a OwnedClip>, from: usize) -> Self {
+        Self { clips: (0..40).map(|i| clips[(from + i * 7) % clips.len()]).collect(), clip: 0, frame: 0, back: false }
     }
 
     /// The next frame [joints, coords] of the first person.

@@ -443,7 +443,6 @@ pub unsafe extern "C" fn llmar_stream_free(stream: *mut llmar_stream) {
 /// # Safety
 /// `params->layout` is NULL or a text.
 unsafe fn options(params: &llmar_stream_params) -> Result<StreamOptions, Failure> {
-    args::reserved(params.reserved, "params->reserved")?;
     if params.flags & !LLMAR_STREAM_ACTIONS_ONLY != 0 {
         return Err(Failure::new(LLMAR_ERROR_INVALID_ENUM, format!("params->flags: unknown bits in {:#x}", params.flags)));
     }
@@ -465,6 +464,7 @@ unsafe fn options(params: &llmar_stream_params) -> Result<StreamOptions, Failure
         tokens_per_decision: count(params.tokens_per_decision, defaults.tokens_per_decision),
         top_k: count(params.top_k, defaults.top_k),
         unknown_below: if params.unknown_below == 0.0 { None } else { Some(params.unknown_below.max(0.0)) },
+        tolerance: if params.tolerance < 0.0 { 0.0 } else { number(params.tolerance, defaults.tolerance as f32).into() },
         smoothing: if params.smoothing < 0.0 { 0.0 } else { number(params.smoothing, defaults.smoothing) },
         begin_at,
         end_below: number(params.end_below, defaults.end_below.min(begin_at)),

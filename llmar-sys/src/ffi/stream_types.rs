@@ -89,8 +89,10 @@ pub struct llmar_stream_params {
     pub worker: u32,
     /// LLMAR_STREAM_ flags, or-ed.
     pub flags: u32,
-    /// Must be 0.
-    pub reserved: u32,
+    /// Width of the interval in which the best label's probability is known when a decision is made, up to 1. 0: 0.15. Negative: no width, all
+    /// probabilities are exact. Which labels are best is certain in any case. What is told lies a fifth of the way up that interval, where the exact
+    /// value mostly is; narrower ones cost time.
+    pub tolerance: f32,
     /// A decision that would not be there so many nanoseconds after its newest frame was pushed is not made, and counted. 0: every decision is made.
     pub deadline_ns: u64,
     /// A body that was not seen for longer begins a new window: what lies between is not guessed. 0: 0.5 s. At most a day, as the next three.

@@ -605,6 +605,7 @@ class Stream(_Closeable):
         tokens_per_decision: int = 1,
         top_k: int = 3,
         unknown_below: Optional[float] = None,
+        tolerance: Optional[float] = None,
         smoothing: Optional[float] = None,
         begin_at: Optional[float] = None,
         end_below: Optional[float] = None,
@@ -617,7 +618,8 @@ class Stream(_Closeable):
         max_jump: Optional[float] = None,
         window: Optional[float] = None,
     ) -> None:
-        """The fields of llmar_stream_params. Times in seconds; None: the library's default; unknown_below and smoothing 0: never and none."""
+        """The fields of llmar_stream_params. Times in seconds; None: the library's default; unknown_below, tolerance and smoothing 0: never,
+        exact probabilities and none."""
         name = model.info.layout if layout is None else layout
         params = _abi.StreamParams(
             threads=_u32(threads, "threads"),
@@ -631,6 +633,7 @@ class Stream(_Closeable):
             tokens_per_decision=_u32(tokens_per_decision, "tokens_per_decision"),
             top_k=_u32(top_k, "top_k"),
             unknown_below=_setting(unknown_below, "unknown_below"),
+            tolerance=_setting(tolerance, "tolerance"),
             smoothing=_setting(smoothing, "smoothing"),
             begin_at=begin_at or 0.0,
             end_below=end_below or 0.0,

@@ -130,7 +130,7 @@ class StreamParams(Struct):
         ("min_confidence", c_float),
         ("worker", c_uint32),
         ("flags", c_uint32),
-        ("reserved", c_uint32),
+        ("tolerance", c_float),
         ("deadline_ns", c_uint64),
         ("max_gap_ns", c_uint64),
         ("forget_after_ns", c_uint64),

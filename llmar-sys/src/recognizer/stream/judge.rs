@@ -14,6 +14,7 @@ pub(super) struct Rules {
     pub end_below: f32,
     pub unknown_below: f32,
     pub top_k: usize,
+    pub tolerance: f64,
     pub actions_only: bool,
 }
 
@@ -48,6 +49,7 @@ impl Rules {
             end_below: options.end_below,
             unknown_below: options.unknown_below.unwrap_or(unknown_below),
             top_k: options.top_k,
+            tolerance: options.tolerance,
             actions_only: options.actions_only,
         }
     }
