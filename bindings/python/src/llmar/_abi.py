@@ -63,6 +63,7 @@ class RecognizerParams(Struct):
         ("top_k", c_uint32),
         ("unknown_below", c_float),
         ("decoding", c_uint32),
+        ("scoring", c_uint32),
     ]
 
 
