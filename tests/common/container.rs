@@ -39,12 +39,6 @@ impl Container {
         files.entry(format!("{scheme:?}")).or_insert_with(|| Self::read(&tiny::bytes(scheme))).clone()
     }
 
-    /// The tiny model with a reading of words.
-    pub fn described(scheme: Scheme) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        Self::read(&std::fs::read(tiny::described_in(folder.path(), scheme)).unwrap())
-    }
-
     /// Offset of the data section in the file it was read from.
     pub fn data_start(&self) -> usize {
         self.data_start

@@ -32,9 +32,9 @@ pub const LLMAR_SCORING_LANGUAGE_MODEL: u32 = 0;
 /// Scoring: each label by the words of its text alone, without the language model, so that an action that training never saw is recognized by a
 /// description of it. A linear map of the checkpoint reads from a clip which of its words the label should have; a label's score is the cosine
 /// between these and the words that it has. A probability is softmax(cosine / temperature) over the recognizer's labels, and log_prob is its
-/// natural logarithm; the temperature was fitted on training clips of classes that the map, but not the motion encoder, was fitted without,
-/// so for actions that neither has seen probabilities tend to be too high. Words are cut at white space; case, and signs at their ends, do not
-/// count; words that the checkpoint does not know (`llmar info` lists those that it does) are passed over.
+/// natural logarithm; the checkpoint's temperature was chosen on actions that its training did not see, and for others in other words
+/// probabilities may be too high or too low. Words are cut at white space; case, and signs at their ends, do not count; words that the checkpoint
+/// does not know (`llmar info` lists those that it does) are passed over.
 pub const LLMAR_SCORING_WORDS: u32 = 1;
 
 /// How a model is opened. NULL or all zero after struct_size: the defaults.

@@ -4,7 +4,7 @@
 //! label whose words point the same way. The words are attributes in the sense of Lampert et al. (2009).
 //!
 //! With the mean x of a clip's features, r = W x + b, and for a label's words t ∈ {0, 1}ⁿ, t̃ = t − m, where m is the mean of t over the labels of training:
-//! cos(r, t̃) = r · t̃ / (‖r‖ ‖t̃‖), and p(label) = softmax over the labels of cos / T. All in f64, in the order of the indices.
+//! cos(r, t̃) = r · t̃ / (‖r‖ ‖t̃‖), and p(label) = softmax over the labels of cos / T, with a T chosen in training. All in f64, in the order of the indices.
 
 use std::collections::BTreeSet;
 
@@ -171,7 +171,7 @@ mod tests {
         let vocabulary = ["down", "left", "right", "up"].map(str::to_owned).to_vec();
         // Two features: the side (right above 0) and the direction (up above 0).
         let weight = Vector::of(&[0.0, -0.5, -0.5, 0.0, 0.5, 0.0, 0.0, 0.5]);
-        WordReading::new(vocabulary, (weight, Vector::of(&[0.1, 0.0, 0.0, 0.0]), Vector::of(mean)), 0.25)
+        WordReading::new(vocabulary, (weight, Vector::of(&[0.125, 0.0, 0.0, 0.0]), Vector::of(mean)), 0.25)
     }
 
     #[test]
@@ -191,7 +191,7 @@ mod tests {
         assert_eq!(described.names(), labels);
         for features in [[1.0, 2.0], [-0.3, 0.7], [0.0, -4.0]] {
             let [side, direction] = features;
-            let read = [-0.5 * direction + 0.1, -0.5 * side, 0.5 * side, 0.5 * direction];
+            let read = [-0.5 * direction + 0.125, -0.5 * side, 0.5 * side, 0.5 * direction];
             let cosines = described.cosines(&reading, &features);
             for (label, cosine) in labels.iter().zip(&cosines) {
                 let has = |word: &String| f64::from(u8::from(words_of(label).contains(word)));

@@ -107,7 +107,7 @@ mod tests {
         let mut features = |clips: i64| Tensor::from_slice(&(0..clips * 4).map(|_| rng.normal()).collect::<Vec<_>>()).view([clips, 4]);
         let (of_seen, of_asked, labels) = (features(24), features(7), (0..24).map(|clip| clip % 6).collect::<Vec<_>>());
         let expected = scores(&of_seen, &labels, &of_asked, &words(&seen, &asked))?;
-        let settings = WordSettings { ridge: RIDGE, temperature: Some(0.2) };
+        let settings = WordSettings { ridge: RIDGE, temperature: 0.2 };
         let reading = Reading::of(&settings, &of_seen.to_kind(Kind::Double), &labels, &seen)?.runtime()?;
         let described = Described::new(&reading, &asked.iter().map(String::as_str).collect::<Vec<_>>())?;
         for (clip, expected) in expected.iter().enumerate() {

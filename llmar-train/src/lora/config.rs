@@ -376,9 +376,8 @@ impl Default for Calibration {
 pub struct Words {
     /// Added to the diagonal of the features' squares, whose trace is 1 a clip; above zero.
     pub ridge: f64,
-    /// Of the cosines; left out: fitted on training clips of classes that the reading is fitted without, which takes at least four classes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub temperature: Option<f32>,
+    /// Of the cosines: p(label) = softmax(cosine / temperature). Chosen on classes that neither stage sees (`data.unseen`), as `ridge`.
+    pub temperature: f32,
 }
 
 impl Config {
@@ -437,7 +436,7 @@ impl Config {
         in_range("calibration.unknown_below", f64::from(self.calibration.unknown_below), 0.0, 1.0)?;
         if let Some(words) = &self.words {
             in_range("words.ridge", words.ridge, 1e-9, 1e9)?;
-            in_range("words.temperature", f64::from(words.temperature.unwrap_or(1.0)), 1e-3, 1e3)?;
+            in_range("words.temperature", f64::from(words.temperature), 1e-3, 1e3)?;
         }
         if adapter.targets.is_empty() {
             return Err(setting("adapter.targets", "one or more of q, k, v, o, gate, up, down", "none"));

@@ -1,5 +1,8 @@
 //! Labels told by the words of their texts: the ridge regression of the words that training labels have onto the mean features of their clips, by stage 1
-//! alone, and the temperature of its cosines. The language model has no part in it. See [`WordReading`] for what the runtime makes of it.
+//! alone. The language model has no part in it. See [`WordReading`] for what the runtime makes of it.
+//!
+//! The temperature of its cosines is a setting. Classes left out of the map alone cannot fit it: stage 1's labels have drawn the classes that it saw apart,
+//! whatever their words (tried on UTD-MHAD, the temperature ran to the end of its range). It takes classes that neither stage has seen.
 
 use std::collections::BTreeSet;
 
@@ -9,17 +12,11 @@ use llmar::text::{Described, WordReading, words_of};
 use tch::{Device, Kind, Tensor};
 
 use super::config::{Reads, Words};
-use super::score::fit_temperature;
 use super::sentences::{Sentences, plain};
 use crate::artifacts::{FloatTensor, Store};
 use crate::error::{Error, Result};
 use crate::torch::{setting, values};
 use crate::vqvae::{ClipSet, Stage1};
-
-/// Most groups of classes that are left out, one after another, to fit the temperature.
-const GROUPS: usize = 5;
-/// Cosines are multiplied by this while the temperature is looked for: [`fit_temperature`] looks from .22 to 12, so from .011 to .6 here.
-const STRETCH: f64 = 20.0;
 
 /// A reading of words, as an adapter and a checkpoint have it.
 #[derive(Clone, Debug)]
@@ -38,7 +35,7 @@ impl Reading {
     /// Of the plain training clips of a stage 1 that reads whole clips.
     ///
     /// # Errors
-    /// [`Error::Setting`] for labels whose words do not tell them apart, and for too few to fit a temperature on where none is set.
+    /// [`Error::Setting`] for labels whose words do not tell them apart.
     pub fn fit(settings: &Words, stage1: &Stage1, clips: &ClipSet) -> Result<Self> {
         let Sentences::Features(features) = plain(Reads::Features, stage1, clips)? else {
             return Err(Error::format("features", "expected them of whole clips"));
@@ -47,52 +44,39 @@ impl Reading {
         Self::of(settings, &features, clips.labels(), &clips.classes)
     }
 
-    /// Of mean features f64 [clips, dim], the label of each clip and the labels' texts.
+    /// Of mean features f64 [clips, dim], the label of each clip and the labels' texts: W = argmin Σ ‖W (x − x̄) − t̃‖² + λ ‖W‖², b = −W x̄, in f64, with λ the
+    /// ridge times the mean of ‖x − x̄‖².
     pub fn of(settings: &Words, features: &Tensor, labels: &[usize], texts: &[String]) -> Result<Self> {
-        let temperature = match settings.temperature {
-            Some(temperature) => temperature,
-            None => temperature(settings.ridge, features, labels, texts)?,
-        };
-        let all: Vec<usize> = (0..texts.len()).collect();
-        let reading = Self::of_classes(settings.ridge, features, (labels, texts), &all, temperature)?;
-        // Labels that nothing could tell apart are refused now, not when the checkpoint is used.
-        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-        Described::new(&reading.runtime()?, &texts).map_err(|e| setting("words", "texts of labels that differ in their words", e))?;
-        Ok(reading)
-    }
-
-    /// Of the clips of some classes: W = argmin Σ ‖W (x − x̄) − t̃‖² + λ ‖W‖², b = −W x̄, in f64, with λ the ridge times the mean of ‖x − x̄‖².
-    fn of_classes(ridge: f64, features: &Tensor, (labels, texts): (&[usize], &[String]), classes: &[usize], temperature: f32) -> Result<Self> {
-        let words: Vec<BTreeSet<String>> = classes.iter().map(|class| words_of(&texts[*class])).collect();
+        let words: Vec<BTreeSet<String>> = texts.iter().map(|text| words_of(text)).collect();
         let all: BTreeSet<&String> = words.iter().flatten().collect();
         // A word that every label has tells none.
         let vocabulary: Vec<String> = all.into_iter().filter(|word| words.iter().any(|text| !text.contains(*word))).cloned().collect();
         if vocabulary.is_empty() {
-            return Err(setting("words", "labels with different words", format!("{} labels with the same", classes.len())));
+            return Err(setting("words", "labels with different words", format!("{} labels with the same", texts.len())));
         }
         let has = |text: &BTreeSet<String>| vocabulary.iter().map(|word| f64::from(u8::from(text.contains(word)))).collect::<Vec<_>>();
-        let count = vocabulary.len() as i64;
-        let told = Tensor::from_slice(&words.iter().flat_map(has).collect::<Vec<_>>()).view([-1, count]);
+        // [labels, words]
+        let told = Tensor::from_slice(&words.iter().flat_map(has).collect::<Vec<_>>()).view([-1, vocabulary.len() as i64]);
         let mean = told.mean_dim([0i64].as_slice(), false, Kind::Double);
-        let (clips, of): (Vec<i64>, Vec<i64>) = labels
-            .iter()
-            .enumerate()
-            .filter_map(|(clip, label)| Some((clip as i64, classes.iter().position(|class| class == label)? as i64)))
-            .unzip();
-        let x = features.index_select(0, &Tensor::from_slice(&clips));
-        let middle = x.mean_dim([0i64].as_slice(), true, Kind::Double);
-        let (x, targets) = (x - &middle, (told - &mean).index_select(0, &Tensor::from_slice(&of)));
+        let middle = features.mean_dim([0i64].as_slice(), true, Kind::Double);
+        let x = features - &middle;
+        let of: Vec<i64> = labels.iter().map(|label| *label as i64).collect();
+        let targets = (told - &mean).index_select(0, &Tensor::from_slice(&of));
         let square = x.tr().matmul(&x);
-        let ridge = square.trace() * (ridge / clips.len().max(1) as f64) + 1e-12;
+        let ridge = square.trace() * (settings.ridge / labels.len().max(1) as f64) + 1e-12;
         let ridge = Tensor::eye(square.size()[0], (Kind::Double, Device::Cpu)) * ridge;
         // [dim, words]
         let map = Tensor::linalg_solve(&(square + ridge), &x.tr().matmul(&targets), true);
-        Ok(Self {
-            words: checkpoint::Words { vocabulary, temperature },
+        let reading = Self {
+            words: checkpoint::Words { vocabulary, temperature: settings.temperature },
             weight: values(&map.tr().contiguous())?,
             bias: values(&(-middle.matmul(&map)))?,
             mean: values(&mean)?,
-        })
+        };
+        // Labels that nothing could tell apart are refused now, not when the checkpoint is used.
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        Described::new(&reading.runtime()?, &texts).map_err(|e| setting("words", "texts of labels that differ in their words", e))?;
+        Ok(reading)
     }
 
     /// As the runtime has it.
@@ -111,34 +95,6 @@ impl Reading {
             tensor(WordReading::MEAN, vec![count], &self.mean),
         ]
     }
-}
-
-/// The temperature of the cosines that fits clips of classes that the map was fitted without: class c is left out with all of c modulo the number of groups,
-/// and its clips are told among these. Stage 1 has seen them, so it is a little too sure of classes that it has not.
-fn temperature(ridge: f64, features: &Tensor, labels: &[usize], texts: &[String]) -> Result<f32> {
-    let groups = GROUPS.min(texts.len() / 2);
-    let (mut scores, mut truths) = (Vec::new(), Vec::new());
-    for group in 0..if groups < 2 { 0 } else { groups } {
-        let (kept, left): (Vec<usize>, Vec<usize>) = (0..texts.len()).partition(|class| class % groups != group);
-        let Ok(reading) = Reading::of_classes(ridge, features, (labels, texts), &kept, 1.0) else { continue };
-        let reading = reading.runtime()?;
-        let knows = |class: &usize| words_of(&texts[*class]).iter().any(|word| reading.vocabulary().contains(word));
-        let asked: Vec<usize> = left.into_iter().filter(knows).collect();
-        let of_asked: Vec<&str> = asked.iter().map(|class| texts[*class].as_str()).collect();
-        let Ok(described) = Described::new(&reading, &of_asked) else { continue };
-        for (clip, label) in labels.iter().enumerate() {
-            if let Some(truth) = asked.iter().position(|class| class == label) {
-                let mean = Vec::<f64>::try_from(features.get(clip as i64))?;
-                scores.push(described.cosines(&reading, &mean).into_iter().map(|cosine| STRETCH * cosine).collect());
-                truths.push(truth);
-            }
-        }
-    }
-    if scores.is_empty() {
-        let expected = "a number, as the labels are too few, or share too few words, to fit it on labels left out";
-        return Err(setting("words.temperature", expected, "none"));
-    }
-    Ok((fit_temperature(&scores, &truths) / STRETCH) as f32)
 }
 
 #[cfg(test)]
@@ -168,9 +124,8 @@ mod tests {
     fn classes_are_told_by_words_that_others_share() -> Result<()> {
         let seen = texts(&["right up", "left down", "right", "left", "up", "down"]);
         let (features, labels) = clips(8, &seen);
-        let reading = Reading::of(&Words { ridge: 0.1, temperature: None }, &features, &labels, &seen)?;
+        let reading = Reading::of(&Words { ridge: 0.1, temperature: 0.2 }, &features, &labels, &seen)?;
         assert_eq!(reading.words.vocabulary, ["down", "left", "right", "up"]);
-        assert!((0.01..0.6).contains(&reading.words.temperature), "{}", reading.words.temperature);
         let runtime = reading.runtime()?;
         let asked = Described::new(&runtime, &["Right, down", "left up"])?;
         for (features, right) in [([6.0, 4.0, 5.0], 0), ([4.0, 6.0, 5.0], 1)] {
@@ -185,20 +140,15 @@ mod tests {
 
     #[test]
     fn labels_that_words_cannot_tell_are_refused() -> Result<()> {
-        let fit = |of: &[&str], temperature| {
+        for (of, word) in [
+            (&["right up", "up right", "left"][..], "alike"),
+            (&["up", "UP"], "labels with the same"),
+            (&["up", "right up", "up once"], "label 0"),
+        ] {
             let texts = texts(of);
             let (features, labels) = clips(2, &texts);
-            Reading::of(&Words { ridge: 1.0, temperature }, &features, &labels, &texts).map(drop).map_err(|e| e.to_string())
-        };
-        for (of, temperature, word) in [
-            (&["right up", "up right", "left"][..], Some(0.1), "alike"),
-            (&["up", "UP"], Some(0.1), "labels with the same"),
-            (&["right", "left", "up"], None, "words.temperature"),
-            (&["right", "left", "up", "down"], None, "words.temperature"),
-            (&["right", "right up", "up"], Some(0.1), ""),
-        ] {
-            let fitted = fit(of, temperature);
-            assert!(if word.is_empty() { fitted.is_ok() } else { fitted.as_ref().is_err_and(|e| e.contains(word)) }, "{of:?}: {fitted:?}");
+            let fitted = Reading::of(&Words { ridge: 1.0, temperature: 0.2 }, &features, &labels, &texts).map(drop).map_err(|e| e.to_string());
+            assert!(fitted.as_ref().is_err_and(|e| e.contains(word)), "{of:?}: {fitted:?}");
         }
         Ok(())
     }

@@ -360,7 +360,9 @@ fn the_runtime_tells_labels_by_their_words_as_the_trainer_does() -> Result<()> {
 
     let stage1 = Stage1::read(&config.stage1, CPU)?;
     let (clips, _) = vqvae::ClipSet::read(&config.data, &stage1.meta.preprocess)?;
-    let reading = Reading::fit(config.words.as_ref().unwrap_or(&super::WordSettings { ridge: 0.0, temperature: None }), &stage1, &clips)?.runtime()?;
+    let settings = super::WordSettings { ridge: 1.0, temperature: 0.2 };
+    assert_eq!(config.words.as_ref(), Some(&settings));
+    let reading = Reading::fit(&settings, &stage1, &clips)?.runtime()?;
     let mut side = Side::read(&config.data.archive, &config.data.split, Part::Train)?;
     side.archive.classes = config.data.called(&side.archive.classes)?;
     let labels = ["hand left leg", "right down", "up"].map(str::to_owned).to_vec();
@@ -418,9 +420,9 @@ fn shipped_settings_are_valid_and_bad_ones_are_named() -> Result<()> {
         ("variation.replace=1.5", "variation.replace"),
         ("map.form=identity", "map.trainable"),
         ("answer=head", "unknown variant"),
-        ("words={ridge=0.0}", "words.ridge"),
+        ("words={ridge=0.0,temperature=0.2}", "words.ridge"),
         ("words={ridge=1.0,temperature=0.0}", "words.temperature"),
-        ("words={}", "ridge"),
+        ("words={ridge=1.0}", "temperature"),
         ("calibration.temperature=0", "calibration.temperature"),
         ("adapter.targets=[\"x\"]", "unknown variant"),
         ("train.speed=3", "speed"),
