@@ -11,8 +11,8 @@ use super::status::{
     Failure, LLMAR_ERROR_BUFFER_TOO_SMALL, LLMAR_ERROR_IN_USE, LLMAR_ERROR_INVALID_ARGUMENT, LLMAR_ERROR_INVALID_ENUM, llmar_status,
 };
 use super::types::{
-    LLMAR_DECODING_EXACT, LLMAR_DECODING_GREEDY, LLMAR_SCORING_LANGUAGE_MODEL, LLMAR_SCORING_WORDS, llmar_call_params, llmar_clip, llmar_label_score, llmar_recognition,
-    llmar_recognizer_params,
+    LLMAR_DECODING_EXACT, LLMAR_DECODING_GREEDY, LLMAR_SCORING_LANGUAGE_MODEL, LLMAR_SCORING_WORDS, llmar_call_params, llmar_clip,
+    llmar_label_score, llmar_recognition, llmar_recognizer_params,
 };
 use crate::control::Control;
 use crate::recognizer::{Options, Recognition, Recognizer, Scoring};

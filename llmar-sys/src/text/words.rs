@@ -52,7 +52,8 @@ impl WordReading {
         let count = words.vocabulary.len();
         let tensor = |name: &str, shape: &[usize]| Vector::new(checkpoint.f32s(name, shape)?);
         let weight = tensor(Self::WEIGHT, &[count, metadata.quantizer.dim])?;
-        Self::new(words.vocabulary.clone(), (weight, tensor(Self::BIAS, &[count])?, tensor(Self::MEAN, &[count])?), words.temperature).map(Some)
+        Self::new(words.vocabulary.clone(), (weight, tensor(Self::BIAS, &[count])?, tensor(Self::MEAN, &[count])?), words.temperature)
+            .map(Some)
     }
 
     /// Of n words, ascending, W [n, dim], b `[n]` and m `[n]`, and a temperature above 0.
@@ -67,7 +68,10 @@ impl WordReading {
             }
         }
         if count == 0 || !weight.values().len().is_multiple_of(count) {
-            return Err(Error::format(Self::WEIGHT, format!("expected as many rows as words, {count}, got {} values", weight.values().len())));
+            return Err(Error::format(
+                Self::WEIGHT,
+                format!("expected as many rows as words, {count}, got {} values", weight.values().len()),
+            ));
         }
         if let Some(at) = mean.values().iter().position(|m| !(0.0..1.0).contains(m)) {
             return Err(Error::format(Self::MEAN, format!("expected 0 to below 1 for `{}`, got {}", vocabulary[at], mean.values()[at])));

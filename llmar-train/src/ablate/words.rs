@@ -102,7 +102,8 @@ mod tests {
     /// What stage 2 fits, scored as the runtime scores it, against this file's own way: one and the same cosine.
     #[test]
     fn the_runtime_scores_as_this_does() -> Result<()> {
-        let (seen, asked) = (texts(&["right up", "left down", "right", "left once", "up", "down once"]), texts(&["right down", "left up, twice"]));
+        let (seen, asked) =
+            (texts(&["right up", "left down", "right", "left once", "up", "down once"]), texts(&["right down", "left up, twice"]));
         let mut rng = crate::torch::Rng::new(5, "features", 0);
         let mut features = |clips: i64| Tensor::from_slice(&(0..clips * 4).map(|_| rng.normal()).collect::<Vec<_>>()).view([clips, 4]);
         let (of_seen, of_asked, labels) = (features(24), features(7), (0..24).map(|clip| clip % 6).collect::<Vec<_>>());

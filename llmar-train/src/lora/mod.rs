@@ -21,7 +21,9 @@ mod tuned;
 mod variants;
 
 pub use adapter::{CodeMap, Codebook, Lora};
-pub use config::{Adapter, Calibration, Config, Form, Map, Point, Precision, Prompt, Reads, Start, Target, Train, Tune, Variation, Words as WordSettings};
+pub use config::{
+    Adapter, Calibration, Config, Form, Map, Point, Precision, Prompt, Reads, Start, Target, Train, Tune, Variation, Words as WordSettings,
+};
 pub use head::Head;
 pub use llama::{Dropout, Llama, Packing};
 pub use memory::Need;

@@ -147,7 +147,8 @@ mod tests {
         ] {
             let texts = texts(of);
             let (features, labels) = clips(2, &texts);
-            let fitted = Reading::of(&Words { ridge: 1.0, temperature: 0.2 }, &features, &labels, &texts).map(drop).map_err(|e| e.to_string());
+            let fitted =
+                Reading::of(&Words { ridge: 1.0, temperature: 0.2 }, &features, &labels, &texts).map(drop).map_err(|e| e.to_string());
             assert!(fitted.as_ref().is_err_and(|e| e.contains(word)), "{of:?}: {fitted:?}");
         }
         Ok(())

@@ -13,8 +13,8 @@ use serde_json::Value;
 use tch::{Kind, Tensor};
 
 use super::adapter::{CodeMap, Codebook, Lora};
-use super::llama::{Dropout, Llama, Packing};
 use super::config::Reads;
+use super::llama::{Dropout, Llama, Packing};
 use super::{Config, Precision, Prompt, Reading, Sentences, Words, code_rows, plain, score, train};
 use crate::artifacts::{self, AdapterMeta, BaseMeta, Stage1Meta};
 use crate::cli::{Part, Setting, read_config};
@@ -375,7 +375,11 @@ fn the_runtime_tells_labels_by_their_words_as_the_trainer_does() -> Result<()> {
         let cosines = described.cosines(&reading, &Vec::<f64>::try_from(features.get(clip as i64))?);
         let expected = score::probabilities(&cosines, f64::from(0.2f32));
         for (label, p) in answer.ranking.iter().zip(&answer.probabilities) {
-            assert!((f64::from(*p) - expected[*label]).abs() < 1e-3, "clip {clip}, label {label}: runtime {p}, trainer {}", expected[*label]);
+            assert!(
+                (f64::from(*p) - expected[*label]).abs() < 1e-3,
+                "clip {clip}, label {label}: runtime {p}, trainer {}",
+                expected[*label]
+            );
         }
     }
     // Its own labels, of which it has seen clips.

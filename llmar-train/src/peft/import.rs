@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 
 use super::config::Config;
 use super::weights::{Rounding, Weights};
-use super::{CODES, CONFIG, CodesMeta, EMBEDDING, Half, LoraDigest, Place, WEIGHTS, belongs, own_digest, own_pairs, shape_of, word_tensors};
+use super::{
+    CODES, CONFIG, CodesMeta, EMBEDDING, Half, LoraDigest, Place, WEIGHTS, belongs, own_digest, own_pairs, shape_of, word_tensors,
+};
 use crate::artifacts::{self, AdapterMeta, BaseMeta, Opened, Planned, Store, Values, file_digest};
 use crate::error::{Error, Result};
 use crate::export::merge::Lora;

@@ -194,9 +194,18 @@ fn run() -> Result<(), Failure> {
     match command.as_str() {
         "info" => info::info(&parse(&["json"])?),
         "verify" => info::verify(&parse(&[])?),
-        "recognize" => {
-            recognize::recognize(&parse(&["json", "threads", "top", "batch", "labels", "unknown-below", "greedy", "by-words", "device", "memory"])?)
-        }
+        "recognize" => recognize::recognize(&parse(&[
+            "json",
+            "threads",
+            "top",
+            "batch",
+            "labels",
+            "unknown-below",
+            "greedy",
+            "by-words",
+            "device",
+            "memory",
+        ])?),
         "stream" => {
             let own = ["json", "real-time", "worker", "actions", "top"];
             stream::stream(&parse(&[&own[..], LIVE].concat())?)
