@@ -108,7 +108,7 @@ fn a_table_is_finished_resumed_and_follows_its_settings() -> Result<()> {
     let start = format!("set1 = [\"encoder.start={}\"]\npaper = 91.5", at("start.safetensors").display());
     write(&at("table.toml"), &table.replace("paper = 91.5", &start))?;
     let started = Config::read(&at("table.toml"))?;
-    assert_eq!(ablate(&started, folder.path(), &[], true)?.len(), 4);
+    assert_eq!(ablate(&started, folder.path(), &[], true)?.len(), 5);
     assert!(ablate(&started, folder.path(), &["full".to_owned()], false).is_err());
     let rows = rows(&config, &all);
     assert_eq!(rows[1].paper, Some(83.4));
