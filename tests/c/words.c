@@ -4,13 +4,6 @@
 
 #include <stddef.h>
 
-static llmar_model *open_model(const char *path)
-{
-    llmar_model *model = NULL;
-    EXPECT(LLMAR_OK, llmar_model_open_path(path, NULL, &model));
-    return model;
-}
-
 static llmar_recognizer *by_words(const llmar_model *model)
 {
     llmar_recognizer_params params = {.struct_size = sizeof params};
