@@ -31,7 +31,7 @@
 /**
  * Minor number of the ABI that this header describes. It grows when functions, constants or struct fields are added.
  */
-#define LLMAR_ABI_MINOR 3
+#define LLMAR_ABI_MINOR 4
 
 /**
  * Bytes of the name fields of llmar_model_info, the terminating NUL included. A longer name is cut between two characters.
@@ -61,6 +61,21 @@
  * is an estimate.
  */
 #define LLMAR_DECODING_GREEDY 1
+
+/**
+ * Scoring: each label by its log-probability in the language model, behind the prompt. The default.
+ */
+#define LLMAR_SCORING_LANGUAGE_MODEL 0
+
+/**
+ * Scoring: each label by the words of its text alone, without the language model, so that an action that training never saw is recognized by a
+ * description of it. A linear map of the checkpoint reads from a clip which of its words the label should have; a label's score is the cosine
+ * between these and the words that it has. A probability is softmax(cosine / temperature) over the recognizer's labels, and log_prob is its
+ * natural logarithm; the checkpoint's temperature was chosen on actions that its training did not see, and for others in other words
+ * probabilities may be too high or too low. Words are cut at white space; case, and signs at their ends, do not count; words that the checkpoint
+ * does not know (`llmar info` lists those that it does) are passed over.
+ */
+#define LLMAR_SCORING_WORDS 1
 
 /**
  * Storage of the language model's matrices: 32-bit floats.
@@ -387,13 +402,18 @@ typedef struct llmar_recognizer_params {
      */
     uint32_t top_k;
     /**
-     * The answer is "unknown" when the best probability is below this, above 0 to 1. 0: the model's own threshold. Negative: never unknown.
+     * The answer is "unknown" when the best probability is below this, above 0 to 1. 0: the model's own threshold, or with LLMAR_SCORING_WORDS,
+     * for which it was not chosen, never unknown. Negative: never unknown.
      */
     float unknown_below;
     /**
-     * LLMAR_DECODING_ constant: how the answer is found.
+     * LLMAR_DECODING_ constant: how the answer is found. With LLMAR_SCORING_WORDS, LLMAR_DECODING_EXACT.
      */
     uint32_t decoding;
+    /**
+     * LLMAR_SCORING_ constant: what labels are told by.
+     */
+    uint32_t scoring;
 } llmar_recognizer_params;
 
 /**
@@ -477,7 +497,7 @@ typedef struct llmar_label_score {
      */
     uint32_t label;
     /**
-     * Exact natural logarithm of p(label, end of answer | prompt).
+     * Exact natural logarithm of p(label, end of answer | prompt); with LLMAR_SCORING_WORDS, of probability.
      */
     float log_prob;
     /**
@@ -1228,7 +1248,8 @@ void llmar_model_free(struct llmar_model *model);
  * the recognizer; free it with llmar_recognizer_free.
  *
  * Threads: any. Errors: LLMAR_ERROR_INVALID_ARGUMENT, LLMAR_ERROR_INVALID_ENUM, LLMAR_ERROR_LIMIT (threads), LLMAR_ERROR_OUT_OF_MEMORY,
- * LLMAR_ERROR_MEMORY_BUDGET, LLMAR_ERROR_DEVICE_FAULT, LLMAR_ERROR_STRUCT_SIZE, LLMAR_ERROR_NULL_POINTER.
+ * LLMAR_ERROR_MEMORY_BUDGET, LLMAR_ERROR_DEVICE_FAULT, LLMAR_ERROR_STRUCT_SIZE, LLMAR_ERROR_NULL_POINTER, LLMAR_ERROR_UNSUPPORTED
+ * (LLMAR_SCORING_WORDS with a checkpoint that has no reading of words).
  */
 llmar_status llmar_recognizer_create(const struct llmar_model *model,
                                      const struct llmar_recognizer_params *params,
@@ -1237,8 +1258,8 @@ llmar_status llmar_recognizer_create(const struct llmar_model *model,
 /**
  * Replaces the labels to choose from. The prompt then lists them; the indices in answers count this list.
  *
- * labels: count texts, UTF-8, none empty, none twice. NULL with count 0: back to the model's own labels. When the call fails, the labels
- * stay as they were.
+ * labels: count texts, UTF-8, none empty, none twice. With LLMAR_SCORING_WORDS each has at least one word that the checkpoint knows, and no two
+ * have the same of them. NULL with count 0: back to the model's own labels. When the call fails, the labels stay as they were.
  *
  * Threads: one at a time. Errors: LLMAR_ERROR_INVALID_ARGUMENT, LLMAR_ERROR_LIMIT, LLMAR_ERROR_FORMAT (a damaged tokenizer),
  * LLMAR_ERROR_INVALID_UTF8, LLMAR_ERROR_NULL_POINTER, LLMAR_ERROR_IN_USE.

@@ -74,6 +74,10 @@ fn two_models(folder: &Path) -> Vec<String> {
     arguments
 }
 
+fn described_and_plain(folder: &Path) -> Vec<String> {
+    [tiny::described_in(folder, Scheme::Q8), tiny::file_in(folder, Scheme::Q8)].map(|path| path.display().to_string()).to_vec()
+}
+
 fn two_models_states(folder: &Path) -> Vec<String> {
     let mut arguments = two_models(folder);
     arguments.push("states".to_owned());
@@ -97,6 +101,7 @@ programs! {
     sanitized_open: Build::Sanitized, ["tests/c/open.c"], model_and_folder;
     sanitized_misuse: Build::Sanitized, ["tests/c/misuse.c"], model;
     sanitized_answers: Build::Sanitized, ["tests/c/answers.c"], model;
+    sanitized_words: Build::Sanitized, ["tests/c/words.c"], described_and_plain;
     sanitized_threads: Build::Sanitized, ["tests/c/threads.c"], model;
     sanitized_cpp: Build::Sanitized, ["tests/c/smoke.cpp"], model;
     sanitized_clip_text: Build::Sanitized, ["tests/c/clip_text_test.c", "examples/c/clip_text.c"], |folder| vec![folder.display().to_string()];
@@ -105,6 +110,7 @@ programs! {
     sanitized_stream_threads: Build::Sanitized, ["tests/c/stream_threads.c"], model;
     valgrind_misuse: Build::Plain, ["tests/c/misuse.c"], model;
     valgrind_answers: Build::Plain, ["tests/c/answers.c"], model;
+    valgrind_words: Build::Plain, ["tests/c/words.c"], described_and_plain;
     valgrind_threads: Build::Plain, ["tests/c/threads.c"], model;
     valgrind_cpp: Build::Plain, ["tests/c/smoke.cpp"], model;
     valgrind_stream: Build::Plain, ["tests/c/stream.c"], two_models;

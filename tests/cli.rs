@@ -144,6 +144,29 @@ fn clips_of_every_format_are_recognised() {
 }
 
 #[test]
+fn labels_are_told_by_their_words() {
+    let files = Files::new();
+    let model = tiny::described_in(files.folder.path(), Scheme::Q8).display().to_string();
+    let known = "words        6, temperature 0.25: both down hands left right up\n";
+    assert!(good(&["info", &model]).contains(known));
+    assert!(!good(&["info", &files.text("tiny-q8.llmar")]).contains("words  "));
+    let clips = files.text("clips.safetensors");
+    let text = good(&["recognize", &model, &clips, "--by-words", "--labels", "LEFT up, both hands once", "--top", "9", "--json"]);
+    for line in text.lines() {
+        let answer: Value = serde_json::from_str(line).unwrap();
+        let top = answer["top"].as_array().unwrap();
+        let sum: f64 = top.iter().map(|label| label["probability"].as_f64().unwrap()).sum();
+        let mut names: Vec<&str> = top.iter().map(|label| label["label"].as_str().unwrap()).collect();
+        names.sort_unstable();
+        assert!((sum - 1.0).abs() < 1e-5 && names == ["LEFT up", "both hands once"], "{line}");
+    }
+    bad(1, "scoring by words", &["recognize", &files.text("tiny-q8.llmar"), &clips, "--by-words"]);
+    bad(1, "6 words that the model knows", &["recognize", &model, &clips, "--by-words", "--labels", "up,somersault"]);
+    bad(1, "decoding", &["recognize", &model, &clips, "--by-words", "--greedy"]);
+    bad(2, "usage:", &["stream", &model, &clips, "--by-words"]);
+}
+
+#[test]
 fn a_clip_is_written_as_text() {
     let files = Files::new();
     let text = good(&["clip", &files.text("clips.safetensors"), "--index", "1"]);

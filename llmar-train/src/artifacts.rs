@@ -10,10 +10,11 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-use llmar::checkpoint::{Calibration, TokenizerMeta};
+use llmar::checkpoint::{Calibration, TokenizerMeta, Words};
 use llmar::llama::LlamaConfig;
 use llmar::motion::{ConvShape, EncoderConfig, QuantizerConfig};
 use llmar::skeleton::Preprocess;
+use llmar::text::WordReading;
 use safetensors::Dtype;
 use serde::{Deserialize, Serialize};
 
@@ -88,7 +89,7 @@ impl Answer {
 pub const HEAD: &str = "head.weight";
 
 /// Stage 2: LoRA and the codes' embeddings. Tensors: `lora.layers.{i}.{q|k|v|o|gate|up|down}.a` f16 [rank, in] and `.b` f16 [out, rank];
-/// `quantizer.embedding` f16 [codes, hidden]; [`HEAD`] where there is one.
+/// `quantizer.embedding` f16 [codes, hidden]; [`HEAD`] where there is one; where it tells labels by their words, the `words.*` of a checkpoint, f32.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AdapterMeta {
@@ -117,12 +118,26 @@ pub struct AdapterMeta {
     pub idle: Option<String>,
     /// Fitted on validation clips.
     pub calibration: Calibration,
+    /// The words that its reading of words knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub words: Option<Words>,
     /// SHA-256 of the stage-1 file it was trained with.
     pub stage1_sha256: String,
     /// `source_sha256` of the base model it was trained on.
     pub base_source_sha256: String,
     /// Command line, seed and metrics of the run, for people.
     pub provenance: BTreeMap<String, String>,
+}
+
+impl AdapterMeta {
+    /// Names and shapes of the tensors of its reading of words, f32, for codes of `dim` features; none without one.
+    pub fn word_tensors(&self, dim: usize) -> Vec<(&'static str, Vec<usize>)> {
+        let of = |words: &Words| {
+            let count = words.vocabulary.len();
+            vec![(WordReading::WEIGHT, vec![count, dim]), (WordReading::BIAS, vec![count]), (WordReading::MEAN, vec![count])]
+        };
+        self.words.as_ref().map(of).unwrap_or_default()
+    }
 }
 
 /// The kinds of artifact, told apart by the key of their document in the safetensors metadata.

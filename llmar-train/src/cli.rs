@@ -237,6 +237,9 @@ pub struct EvaluateArgs {
     /// Decode greedily, as the paper does: one label a clip, so that of the figures only top-1 and the confusions keep their meaning
     #[arg(long)]
     pub greedy: bool,
+    /// Tell labels by the words of their texts, without the language model, where the checkpoint can (setting `words` of stage 2)
+    #[arg(long)]
+    pub by_words: bool,
     /// Only clips with this flag of the archive
     #[arg(long, value_name = "FLAG")]
     pub only: Option<String>,

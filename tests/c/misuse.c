@@ -228,6 +228,11 @@ static void numbers(void)
     params.unknown_below = 0;
     params.decoding = 2;
     EXPECT(LLMAR_ERROR_INVALID_ENUM, llmar_recognizer_create(model, &params, &none));
+    params.decoding = LLMAR_DECODING_EXACT;
+    params.scoring = 2;
+    EXPECT(LLMAR_ERROR_INVALID_ENUM, llmar_recognizer_create(model, &params, &none));
+    params.scoring = LLMAR_SCORING_WORDS; /* this checkpoint has no reading */
+    EXPECT(LLMAR_ERROR_UNSUPPORTED, llmar_recognizer_create(model, &params, &none));
     CHECK(none == NULL);
 
     const char *empty[] = {""}, *twice[] = {"wave", "wave"};

@@ -1,5 +1,8 @@
 //! A checkpoint taken apart into its document, tensor table and data, to be damaged and put together again with a right checksum.
 
+// Every test crate that includes this file uses another part of it.
+#![allow(dead_code, reason = "shared by several test crates")]
+
 use std::collections::BTreeMap;
 
 use llmar::device::Scheme;

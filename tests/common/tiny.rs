@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use llmar::checkpoint::{
-    Calibration, FORMAT_VERSION, Label, Metadata, Prompt, Tensor, TensorData, TokenizerKind, TokenizerMeta, write_checkpoint,
+    Calibration, FORMAT_VERSION, Label, Metadata, Prompt, Tensor, TensorData, TokenizerKind, TokenizerMeta, Words, write_checkpoint,
 };
 use llmar::device::{Geometry, Packed, Scheme, pack};
 use llmar::llama::LlamaConfig;
@@ -27,6 +27,34 @@ const VOCAB: usize = 300;
 const SPECIAL: [&str; 3] = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"];
 /// Words whose pieces are merged from their letters, from left to right.
 const WORDS: [&str; 8] = [" action", " sequence", " tokens", " water", " down", "Given", "walk", "wave"];
+
+/// Words that [`described`] knows.
+pub const KNOWN: [&str; 6] = ["both", "down", "hands", "left", "right", "up"];
+/// Labels that it tells by them, which are its own.
+pub const DESCRIPTIONS: [&str; 4] = ["right up", "left down", "both hands up", "hands down right"];
+
+/// The model with a reading of words, and labels that are told by them.
+pub fn described(scheme: Scheme) -> (Metadata, Vec<Tensor<'static>>) {
+    let (mut metadata, mut tensors, mut random) = (metadata(scheme), tensors(scheme), Random(0xd0e5));
+    let tokenizer = Tokenizer::new(tables()).expect("the tiny tokenizer");
+    for (label, text) in metadata.labels.iter_mut().zip(DESCRIPTIONS) {
+        (label.text, label.ids) = (text.to_owned(), tokenizer.encode_continuation(&format!(" {text}")));
+    }
+    metadata.words = Some(Words { vocabulary: KNOWN.map(str::to_owned).to_vec(), temperature: 0.25 });
+    let (words, dim) = (KNOWN.len(), metadata.quantizer.dim);
+    tensors.push(floats("words.weight", &[words, dim], random.values(words * dim, 1.0)));
+    tensors.push(floats("words.bias", &[words], random.values(words, 0.1)));
+    tensors.push(floats("words.mean", &[words], vec![0.25, 0.5, 0.5, 0.25, 0.5, 0.5]));
+    (metadata, tensors)
+}
+
+/// Writes [`described`] into `folder` and returns its path.
+pub fn described_in(folder: &Path, scheme: Scheme) -> PathBuf {
+    let path = folder.join(format!("described-{scheme:?}.llmar").to_lowercase());
+    let (metadata, tensors) = described(scheme);
+    write_checkpoint(&path, &metadata, &tensors).expect("the described model can be written");
+    path
+}
 
 /// Writes the model to `path`.
 pub fn write(path: &Path, scheme: Scheme) -> llmar::Result<()> {
@@ -106,6 +134,7 @@ pub fn metadata(scheme: Scheme) -> Metadata {
         },
         labels: LABELS.map(label).to_vec(),
         calibration: Calibration { temperature: 1.0, unknown_below: 0.0 },
+        words: None,
         tokenizer: tables().meta,
         tensors_sha256: String::new(),
         preprocess,

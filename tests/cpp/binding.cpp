@@ -138,6 +138,9 @@ void clips(const llmar::Model &model)
     }
     CHECK(status_of([&] { recognizer.recognize(llmar::Clip(values, frames, 1, joints, "nobody"), room); }) == LLMAR_ERROR_UNKNOWN_LAYOUT);
 
+    llmar::RecognizerParams by_words;
+    by_words.scoring = LLMAR_SCORING_WORDS; // of which this model has no reading
+    CHECK(status_of([&] { llmar::Recognizer::create(model, by_words); }) == LLMAR_ERROR_UNSUPPORTED);
     recognizer.set_labels(std::vector<std::string>{"jump", "wave"});
     CHECK(recognizer.recognize(clip, room).top().size() == 2);
     CHECK(status_of([&] { recognizer.set_labels(std::vector<const char *>{}); }) == LLMAR_ERROR_INVALID_ARGUMENT);

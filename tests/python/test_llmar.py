@@ -174,6 +174,7 @@ class Clips(Case):
         self.assertEqual(self.recognizer.labels, self.model.labels)
         with llmar.Recognizer(self.model, labels=["hop", "skip"], top_k=1, greedy=True, threads=2) as other:
             self.assertIn(other.recognize(motion()).top[0].text, ("hop", "skip"))
+        self.refused(llmar.UnsupportedError, llmar.Recognizer, self.model, by_words=True)
 
     def test_second_thread(self):
         """While a call runs, another is refused; what it holds is not freed under it."""

@@ -6,14 +6,16 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::header::{NoDuplicates, is_sha256_hex};
-use super::schema::{FORMAT_VERSION, Metadata};
+use super::schema::{FORMAT_VERSION, Metadata, Words};
 use crate::error::{Error, Result};
-use crate::text::{LABEL_LIMIT, LABEL_TOKEN_LIMIT};
+use crate::text::{LABEL_LIMIT, LABEL_TOKEN_LIMIT, words_of};
 
 /// Longest name, producer or label text in bytes.
 const NAME_LIMIT: usize = 1_024;
 /// Most memory that a prompt's KV cache, or the encoder of one clip, may take: 16 GiB and more are no model of this kind.
 const WORK_LIMIT: u64 = 16 << 30;
+/// Most words of a vocabulary.
+const WORDS_LIMIT: usize = 65_536;
 /// Longest prompt text in bytes.
 const PROMPT_LIMIT: usize = 65_536;
 
@@ -78,6 +80,7 @@ pub(super) fn check_metadata(metadata: &Metadata) -> Result<()> {
     check_labels(metadata)?;
     check_work(metadata)?;
     check_calibration(metadata)?;
+    metadata.words.as_ref().map_or(Ok(()), check_words)?;
     let vocab = metadata.llama.vocab_size;
     ids("tokenizer.bos_id", metadata.tokenizer.bos_id.as_slice(), vocab)?;
     ids("tokenizer.unk_id", metadata.tokenizer.unk_id.as_slice(), vocab)?;
@@ -184,6 +187,28 @@ fn check_calibration(metadata: &Metadata) -> Result<()> {
     }
     if !(0.0..=1.0).contains(&calibration.unknown_below) {
         return Err(Error::format("calibration.unknown_below", format!("expected 0 to 1, got {}", calibration.unknown_below)));
+    }
+    Ok(())
+}
+
+/// The vocabulary is what the runtime looks words up in: ascending, and each word as a label's text gives it.
+fn check_words(words: &Words) -> Result<()> {
+    let Words { vocabulary, temperature } = words;
+    if vocabulary.is_empty() || vocabulary.len() > WORDS_LIMIT {
+        return Err(Error::format("words.vocabulary", format!("expected 1 to {WORDS_LIMIT} words, got {}", vocabulary.len())));
+    }
+    for (index, word) in vocabulary.iter().enumerate() {
+        let what = || format!("words.vocabulary[{index}]");
+        text("word", word, NAME_LIMIT)?;
+        if !words_of(word).into_iter().eq([word.as_str()]) {
+            return Err(Error::format(what(), format!("expected one word in lower case without signs at its ends, got `{word}`")));
+        }
+        if index > 0 && vocabulary[index - 1] >= *word {
+            return Err(Error::format(what(), format!("expected a word after `{}`, got `{word}`", vocabulary[index - 1])));
+        }
+    }
+    if !(temperature.is_finite() && *temperature > 0.0) {
+        return Err(Error::format("words.temperature", format!("expected a finite value above 0, got {temperature}")));
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ use super::header::{Dtype, Table, TensorInfo};
 use super::schema::Metadata;
 use crate::device::{Scheme, packed_shapes};
 use crate::error::{Error, Result};
+use crate::text::WordReading;
 
 /// Schemes of the language model's matrices.
 const ANY_SCHEME: &[Scheme] = &[Scheme::F32, Scheme::F16, Scheme::Q8, Scheme::Q4];
@@ -20,6 +21,7 @@ pub(super) fn check_inventory(metadata: &Metadata, table: &Table) -> Result<()> 
     inventory.encoder(metadata)?;
     inventory.quantizer(metadata)?;
     inventory.llama(metadata)?;
+    inventory.words(metadata)?;
     match table.keys().find(|name| !inventory.taken.contains(name.as_str())) {
         Some(extra) => Err(Error::format(extra, "this tensor does not belong to a checkpoint of this description")),
         None => Ok(()),
@@ -116,6 +118,14 @@ impl<'t> Inventory<'t> {
         let config = &metadata.quantizer;
         self.exact("quantizer.tangent", Dtype::F32, &[config.codes, config.dim])?;
         self.exact("quantizer.embedding", Dtype::F32, &[config.codes, metadata.llama.hidden_size]).map(|_| ())
+    }
+
+    fn words(&mut self, metadata: &Metadata) -> Result<()> {
+        let Some(words) = &metadata.words else { return Ok(()) };
+        let count = words.vocabulary.len();
+        self.exact(WordReading::WEIGHT, Dtype::F32, &[count, metadata.quantizer.dim])?;
+        self.exact(WordReading::BIAS, Dtype::F32, &[count])?;
+        self.exact(WordReading::MEAN, Dtype::F32, &[count]).map(|_| ())
     }
 
     fn llama(&mut self, metadata: &Metadata) -> Result<()> {

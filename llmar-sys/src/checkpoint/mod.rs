@@ -12,7 +12,7 @@ mod write;
 pub use header::{Dtype, TensorInfo};
 pub use read::{Checkpoint, ReadOptions};
 pub use replace::replace_file;
-pub use schema::{Calibration, FORMAT_VERSION, Label, Metadata, Prompt, TokenizerKind, TokenizerMeta};
+pub use schema::{Calibration, FORMAT_VERSION, Label, Metadata, Prompt, TokenizerKind, TokenizerMeta, Words};
 pub use write::{Tensor, TensorData, write_checkpoint};
 
 // Tensors are viewed where they lie, and they lie in little-endian order.

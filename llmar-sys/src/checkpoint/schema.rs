@@ -39,6 +39,9 @@ pub struct Metadata {
     pub labels: Vec<Label>,
     /// Turns scores into probabilities.
     pub calibration: Calibration,
+    /// Words that are read from a clip, for labels that are told by them; the `words.*` tensors hold the map. Left out where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub words: Option<Words>,
     /// Kind of the tokenizer whose vocabulary the `tokenizer.*` tensors hold.
     pub tokenizer: TokenizerMeta,
     /// SHA-256, lowercase hex, over the data section of the file: every byte after the header.
@@ -87,6 +90,16 @@ pub struct Calibration {
     pub temperature: f32,
     /// Probability in 0..=1 below which the best label is not believed; 0 never says `unknown`.
     pub unknown_below: f32,
+}
+
+/// What is read from a clip so that labels can be told by the words of their texts: see [`WordReading`](crate::text::WordReading).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Words {
+    /// The words, ascending, each as [`words_of`](crate::text::words_of) gives it.
+    pub vocabulary: Vec<String>,
+    /// p(label) = softmax(cosine / temperature); finite and above zero.
+    pub temperature: f32,
 }
 
 /// How text becomes ids.

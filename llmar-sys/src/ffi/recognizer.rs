@@ -11,11 +11,11 @@ use super::status::{
     Failure, LLMAR_ERROR_BUFFER_TOO_SMALL, LLMAR_ERROR_IN_USE, LLMAR_ERROR_INVALID_ARGUMENT, LLMAR_ERROR_INVALID_ENUM, llmar_status,
 };
 use super::types::{
-    LLMAR_DECODING_EXACT, LLMAR_DECODING_GREEDY, llmar_call_params, llmar_clip, llmar_label_score, llmar_recognition,
-    llmar_recognizer_params,
+    LLMAR_DECODING_EXACT, LLMAR_DECODING_GREEDY, LLMAR_SCORING_LANGUAGE_MODEL, LLMAR_SCORING_WORDS, llmar_call_params, llmar_clip,
+    llmar_label_score, llmar_recognition, llmar_recognizer_params,
 };
 use crate::control::Control;
-use crate::recognizer::{Options, Recognition, Recognizer};
+use crate::recognizer::{Options, Recognition, Recognizer, Scoring};
 use crate::skeleton::{Clip, Timing};
 use crate::text::Decoding;
 
@@ -45,7 +45,8 @@ impl llmar_recognizer {
 /// the recognizer; free it with llmar_recognizer_free.
 ///
 /// Threads: any. Errors: LLMAR_ERROR_INVALID_ARGUMENT, LLMAR_ERROR_INVALID_ENUM, LLMAR_ERROR_LIMIT (threads), LLMAR_ERROR_OUT_OF_MEMORY,
-/// LLMAR_ERROR_MEMORY_BUDGET, LLMAR_ERROR_DEVICE_FAULT, LLMAR_ERROR_STRUCT_SIZE, LLMAR_ERROR_NULL_POINTER.
+/// LLMAR_ERROR_MEMORY_BUDGET, LLMAR_ERROR_DEVICE_FAULT, LLMAR_ERROR_STRUCT_SIZE, LLMAR_ERROR_NULL_POINTER, LLMAR_ERROR_UNSUPPORTED
+/// (LLMAR_SCORING_WORDS with a checkpoint that has no reading of words).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn llmar_recognizer_create(
     model: *const llmar_model,
@@ -75,8 +76,8 @@ pub unsafe extern "C" fn llmar_recognizer_create(
 
 /// Replaces the labels to choose from. The prompt then lists them; the indices in answers count this list.
 ///
-/// labels: count texts, UTF-8, none empty, none twice. NULL with count 0: back to the model's own labels. When the call fails, the labels
-/// stay as they were.
+/// labels: count texts, UTF-8, none empty, none twice. With LLMAR_SCORING_WORDS each has at least one word that the checkpoint knows, and no two
+/// have the same of them. NULL with count 0: back to the model's own labels. When the call fails, the labels stay as they were.
 ///
 /// Threads: one at a time. Errors: LLMAR_ERROR_INVALID_ARGUMENT, LLMAR_ERROR_LIMIT, LLMAR_ERROR_FORMAT (a damaged tokenizer),
 /// LLMAR_ERROR_INVALID_UTF8, LLMAR_ERROR_NULL_POINTER, LLMAR_ERROR_IN_USE.
@@ -253,10 +254,21 @@ fn options(params: &llmar_recognizer_params) -> Result<Options, Failure> {
             ));
         }
     };
+    let scoring = match params.scoring {
+        LLMAR_SCORING_LANGUAGE_MODEL => Scoring::LanguageModel,
+        LLMAR_SCORING_WORDS => Scoring::Words,
+        other => {
+            return Err(Failure::new(
+                LLMAR_ERROR_INVALID_ENUM,
+                format!("params->scoring: expected an LLMAR_SCORING_ constant, got {other}"),
+            ));
+        }
+    };
     Ok(Options {
         threads: params.threads as usize,
         top_k: params.top_k as usize,
         decoding,
+        scoring,
         unknown_below: if below == 0.0 { None } else { Some(below.max(0.0)) },
     })
 }

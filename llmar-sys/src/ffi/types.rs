@@ -26,6 +26,17 @@ pub const LLMAR_DECODING_EXACT: u32 = 0;
 /// is an estimate.
 pub const LLMAR_DECODING_GREEDY: u32 = 1;
 
+/// Scoring: each label by its log-probability in the language model, behind the prompt. The default.
+pub const LLMAR_SCORING_LANGUAGE_MODEL: u32 = 0;
+
+/// Scoring: each label by the words of its text alone, without the language model, so that an action that training never saw is recognized by a
+/// description of it. A linear map of the checkpoint reads from a clip which of its words the label should have; a label's score is the cosine
+/// between these and the words that it has. A probability is softmax(cosine / temperature) over the recognizer's labels, and log_prob is its
+/// natural logarithm; the checkpoint's temperature was chosen on actions that its training did not see, and for others in other words
+/// probabilities may be too high or too low. Words are cut at white space; case, and signs at their ends, do not count; words that the checkpoint
+/// does not know (`llmar info` lists those that it does) are passed over.
+pub const LLMAR_SCORING_WORDS: u32 = 1;
+
 /// How a model is opened. NULL or all zero after struct_size: the defaults.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -136,10 +147,13 @@ pub struct llmar_recognizer_params {
     pub threads: u32,
     /// Labels of an answer, best first; 0 for 5. At least the number of labels gives the full distribution, and costs more.
     pub top_k: u32,
-    /// The answer is "unknown" when the best probability is below this, above 0 to 1. 0: the model's own threshold. Negative: never unknown.
+    /// The answer is "unknown" when the best probability is below this, above 0 to 1. 0: the model's own threshold, or with LLMAR_SCORING_WORDS,
+    /// for which it was not chosen, never unknown. Negative: never unknown.
     pub unknown_below: f32,
-    /// LLMAR_DECODING_ constant: how the answer is found.
+    /// LLMAR_DECODING_ constant: how the answer is found. With LLMAR_SCORING_WORDS, LLMAR_DECODING_EXACT.
     pub decoding: u32,
+    /// LLMAR_SCORING_ constant: what labels are told by.
+    pub scoring: u32,
 }
 
 /// Limits of one call. NULL or all zero after struct_size: none.
@@ -190,7 +204,7 @@ pub struct llmar_clip {
 pub struct llmar_label_score {
     /// Index into the recognizer's labels.
     pub label: u32,
-    /// Exact natural logarithm of p(label, end of answer | prompt).
+    /// Exact natural logarithm of p(label, end of answer | prompt); with LLMAR_SCORING_WORDS, of probability.
     pub log_prob: f32,
     /// Calibrated probability over all labels of the recognizer, 0 to 1. Exact when the recognizer's top_k takes in all labels; else the middle of
     /// an interval of at most .01 that is known to hold it.
@@ -257,7 +271,7 @@ versioned! {
     llmar_model_params: [8, 24];
     llmar_reader: [32];
     llmar_model_info: [264, 328];
-    llmar_recognizer_params: [20];
+    llmar_recognizer_params: [20, 24];
     llmar_call_params: [24];
     llmar_clip: [72];
     llmar_recognition: [104];

@@ -2,8 +2,7 @@
 
 use std::time::Instant;
 
-use super::clip::{Recognition, Recognizer, Timings};
-use super::scorer::nanoseconds;
+use super::clip::{Recognition, Recognizer};
 use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::skeleton::Clip;
@@ -22,10 +21,6 @@ impl Recognizer {
     pub fn recognize_batch(&mut self, clips: &[Clip<'_>], control: &Control) -> Result<Vec<Recognition>> {
         let start = Instant::now();
         let read = self.tokenize_all(clips, control, of_clip)?;
-        let mut timings = Timings { tokenize_ns: nanoseconds(start), ..Timings::default() };
-        let sentences: Vec<_> = read.iter().map(|(sentence, _)| sentence).collect();
-        let rankings = self.rank(&sentences, control, &mut timings)?;
-        let recognition = |((sentence, missing), ranking)| self.recognition(sentence, missing, ranking, timings);
-        Ok(read.into_iter().zip(rankings).map(recognition).collect())
+        self.answered(read, start, control)
     }
 }

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::model::Model;
-use super::question::Question;
-use super::scorer::{Job, Scorer, nanoseconds};
+use super::answers::Answers;
+use super::model::{Model, Tokenized};
+use super::scorer::nanoseconds;
 use crate::control::Control;
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -22,8 +22,21 @@ pub struct Options {
     pub top_k: usize,
     /// How the answer is found. With [`Decoding::Greedy`] one label comes back, whatever `top_k`.
     pub decoding: Decoding,
-    /// `None` takes the model's threshold.
+    /// `None` takes the model's threshold; by words, whose probabilities it was not chosen for, none.
     pub unknown_below: Option<f32>,
+    /// What labels are told by.
+    pub scoring: Scoring,
+}
+
+/// What labels are told by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Scoring {
+    /// The language model: log p(label, EOS | prompt).
+    #[default]
+    LanguageModel,
+    /// The words of the labels' texts alone, for labels that training never saw: see [`WordReading`](crate::text::WordReading). The language model is
+    /// not run.
+    Words,
 }
 
 /// Labels returned where [`Options::top_k`] is 0.
@@ -34,7 +47,7 @@ pub const THREAD_LIMIT: usize = 256;
 /// One answer.
 #[derive(Clone, Debug)]
 pub struct Recognition {
-    /// Best first: exact log p(label, EOS | prompt).
+    /// Best first: exact log p(label, EOS | prompt); by words, ln of the probability.
     pub top: Vec<LabelScore>,
     /// Calibrated probability of each of `top`, over all labels of the recogniser: exact when all of them are returned, otherwise within
     /// half of [`PROBABILITY_TOLERANCE`](crate::text::PROBABILITY_TOLERANCE).
@@ -70,31 +83,34 @@ pub struct Recognizer {
     model: Arc<Model>,
     device: Device,
     encoder: EncoderScratch,
-    scorer: Scorer,
-    question: Question,
+    answers: Answers,
     top_k: usize,
     decoding: Decoding,
     unknown_below: f32,
 }
 
 impl Recognizer {
-    /// Allocates buffers, starts the workers asked for and runs the prompt's fixed prefix once.
+    /// Allocates buffers, starts the workers asked for and runs the prompt's fixed prefix once, where the language model answers.
     ///
-    /// `Err` for too many threads, a threshold outside 0..=1, and a model whose prompt and longest label exceed its positions.
+    /// `Err` for too many threads, a threshold outside 0..=1, and a model whose prompt and longest label exceed its positions. By words, [`Error::Unsupported`]
+    /// for a model without a reading, and [`Error::InvalidArgument`] for greedy decoding and where the model's own labels cannot be told by the words it knows.
     pub fn new(model: Arc<Model>, options: Options) -> Result<Self> {
         if options.threads > THREAD_LIMIT {
             return Err(Error::Limit { what: "number of threads", limit: THREAD_LIMIT as u64, got: options.threads as u64 });
         }
-        let unknown_below = options.unknown_below.unwrap_or(model.metadata().calibration.unknown_below);
+        let threshold = match options.scoring {
+            Scoring::LanguageModel => model.metadata().calibration.unknown_below,
+            Scoring::Words => 0.0,
+        };
+        let unknown_below = options.unknown_below.unwrap_or(threshold);
         if !(0.0..=1.0).contains(&unknown_below) {
             return Err(Error::argument("unknown_below", "0..=1", unknown_below));
         }
-        let question = Question::of_model(&model)?;
         let device = model.placed().device(options.threads.max(1))?;
-        let scorer = Scorer::new(&device, &model)?;
+        let answers = Answers::of_model(&device, &model, &options)?;
         let top_k = if options.top_k == 0 { DEFAULT_TOP_K } else { options.top_k };
         let encoder = EncoderScratch::new(&device);
-        Ok(Self { model, device, encoder, scorer, question, top_k, decoding: options.decoding, unknown_below })
+        Ok(Self { model, device, encoder, answers, top_k, decoding: options.decoding, unknown_below })
     }
 
     /// The model it was made from.
@@ -104,49 +120,48 @@ impl Recognizer {
 
     /// Names of the labels that it chooses from.
     pub fn labels(&self) -> Vec<String> {
-        self.question.names.clone()
+        self.answers.names().to_vec()
     }
 
     /// Replaces the label list: at least one, no empty or duplicate text, at most 65,536 of at most 1,024 bytes. The prompt then lists them
-    /// ("… predict the corresponding action from [a, b, c]."), and must fit the model's positions. On `Err` the previous list stays.
+    /// ("… predict the corresponding action from [a, b, c]."), and must fit the model's positions. By words there is no prompt; each must then have at least one
+    /// word that the model knows ([`WordReading::vocabulary`](crate::text::WordReading::vocabulary); others are passed over), and no two the same of them.
+    /// On `Err` the previous list stays.
     pub fn set_labels(&mut self, labels: &[&str]) -> Result<()> {
-        self.question = Question::with_labels(&self.model, labels)?;
-        Ok(())
+        self.answers.set_labels(&self.model, Some(labels))
     }
 
     /// Goes back to the model's own labels.
     pub fn reset_labels(&mut self) -> Result<()> {
-        self.question = Question::of_model(&self.model)?;
-        Ok(())
+        self.answers.set_labels(&self.model, None)
     }
 
     /// The action sentence of a clip, without the language model, and the share of its joint-frames that were missing and filled.
     pub fn tokenize(&mut self, clip: &Clip<'_>, control: &Control) -> Result<(ActionSentence, f32)> {
-        Ok(self.tokenize_all(&[*clip], control, |_, source| source)?.remove(0))
+        let Tokenized { sentence, missing, .. } = self.tokenize_all(&[*clip], control, |_, source| source)?.remove(0);
+        Ok((sentence, missing))
     }
 
-    /// The action sentences of clips; `of_clip` says in an error which clip it was.
+    /// The action sentences of clips, with what else the answers need; `of_clip` says in an error which clip it was.
     pub(super) fn tokenize_all(
         &mut self,
         clips: &[Clip<'_>],
         control: &Control,
         of_clip: impl Fn(usize, Error) -> Error,
-    ) -> Result<Vec<(ActionSentence, f32)>> {
-        self.model.tokenize(&self.device, clips, &mut self.encoder, control, of_clip)
+    ) -> Result<Vec<Tokenized>> {
+        self.model.tokenize(&self.device, clips, &mut self.encoder, control, self.answers.reads_means(), of_clip)
     }
 
     /// Recognises one clip.
     pub fn recognize(&mut self, clip: &Clip<'_>, control: &Control) -> Result<Recognition> {
         let start = Instant::now();
-        let (sentence, missing) = self.tokenize(clip, control)?;
-        let mut timings = Timings { tokenize_ns: nanoseconds(start), ..Timings::default() };
-        let ranking = self.rank(&[&sentence], control, &mut timings)?.remove(0);
-        Ok(self.recognition(sentence, missing, ranking, timings))
+        let clips = self.tokenize_all(&[*clip], control, |_, source| source)?;
+        Ok(self.answered(clips, start, control)?.remove(0))
     }
 
     /// Scores every label of given action sentences exactly: log p(label, EOS | prompt), `[sentences][labels]`. For the trainer's parity tests.
     ///
-    /// `Err` for a sentence without tokens, with one beyond the codebook, or too long for the model's positions.
+    /// `Err` for a sentence without tokens, with one beyond the codebook, or too long for the model's positions, and for a recogniser that goes by words.
     pub fn score_sentences(&mut self, sentences: &[ActionSentence], control: &Control) -> Result<Vec<Vec<f32>>> {
         let codes = self.model.metadata().quantizer.codes;
         for (i, sentence) in sentences.iter().enumerate() {
@@ -156,27 +171,21 @@ impl Recognizer {
             if let Some(token) = sentence.tokens.iter().find(|&&t| usize::from(t) >= codes) {
                 return Err(Error::argument("action token", format!("below {codes}"), format!("{token} in sentence {i}")));
             }
-            self.question.check_length(&self.model, sentence.tokens.len())?;
         }
-        let all = self.question.trie.labels();
-        let sentences: Vec<_> = sentences.iter().collect();
-        let mut timings = Timings::default();
-        let job =
-            Job { device: &self.device, model: &self.model, question: &self.question, top_k: all, decoding: Decoding::Exact, control };
-        let searches = self.scorer.score(job, &sentences, &mut timings)?;
-        Ok(searches.iter().map(|search| search.all_scores()).collect())
+        self.answers.scores((&self.device, &self.model), sentences, control)
     }
 
-    /// The best labels of each sentence.
-    pub(super) fn rank(&mut self, sentences: &[&ActionSentence], control: &Control, timings: &mut Timings) -> Result<Vec<Ranking>> {
-        let job =
-            Job { device: &self.device, model: &self.model, question: &self.question, top_k: self.top_k, decoding: self.decoding, control };
-        let searches = self.scorer.score(job, sentences, timings)?;
-        Ok(searches.into_iter().map(|mut search| search.ranking()).collect())
+    /// The answers about clips whose tokens were made since `start`.
+    pub(super) fn answered(&mut self, clips: Vec<Tokenized>, start: Instant, control: &Control) -> Result<Vec<Recognition>> {
+        let mut timings = Timings { tokenize_ns: nanoseconds(start), ..Timings::default() };
+        let asked = (self.top_k, self.decoding);
+        let rankings = self.answers.rank((&self.device, &self.model), &clips, asked, control, &mut timings)?;
+        let recognition = |(clip, ranking)| self.recognition(clip, ranking, timings);
+        Ok(clips.into_iter().zip(rankings).map(recognition).collect())
     }
 
     /// Puts an answer together.
-    pub(super) fn recognition(&self, sentence: ActionSentence, missing: f32, ranking: Ranking, timings: Timings) -> Recognition {
+    fn recognition(&self, Tokenized { sentence, missing, .. }: Tokenized, ranking: Ranking, timings: Timings) -> Recognition {
         let unknown = ranking.probabilities.first().is_none_or(|&p| p < self.unknown_below);
         Recognition { top: ranking.top, probabilities: ranking.probabilities, unknown, sentence, missing, timings }
     }

@@ -6,12 +6,12 @@ use std::sync::{Arc, OnceLock};
 use crate::bytes::Bytes;
 use crate::checkpoint::{Checkpoint, Metadata, ReadOptions};
 use crate::control::Control;
-use crate::device::{Device, Place, Placed};
+use crate::device::{Buffer, Device, Place, Placed};
 use crate::error::{Error, Result};
 use crate::llama::{Llama, Weights};
 use crate::motion::{ActionSentence, Encoder, EncoderScratch, Quantizer};
 use crate::skeleton::{Clip, prepare};
-use crate::text::Tokenizer;
+use crate::text::{Tokenizer, WordReading};
 
 /// How a model is opened.
 #[derive(Clone, Copy, Debug, Default)]
@@ -32,6 +32,8 @@ pub struct Model {
     encoder: Encoder,
     quantizer: Quantizer,
     llama: Llama,
+    /// Where labels can be told by their words.
+    words: Option<WordReading>,
     /// Built when labels are first replaced.
     tokenizer: OnceLock<Tokenizer>,
     placed: Placed,
@@ -66,12 +68,13 @@ impl Model {
         let encoder = Encoder::read(&metadata.encoder, &checkpoint)?;
         let quantizer = Quantizer::read(&metadata.quantizer, metadata.llama.hidden_size, &checkpoint)?;
         let llama = Llama { config: metadata.llama.clone(), weights: Weights::read(&metadata.llama, &checkpoint)? };
+        let words = WordReading::read(metadata, &checkpoint)?;
         let (placed, fallback) = Placed::find(options.device, options.memory_budget)?;
         let device = placed.device(1)?;
         let (encoder, quantizer, llama) = (encoder.place(&device)?, quantizer.place(&device)?, llama.place(&device)?);
         device.synchronize()?;
         drop(device);
-        Ok(Arc::new(Self { checkpoint, encoder, quantizer, llama, tokenizer: OnceLock::new(), placed, fallback }))
+        Ok(Arc::new(Self { checkpoint, encoder, quantizer, llama, words, tokenizer: OnceLock::new(), placed, fallback }))
     }
 
     /// This model, on its GPU, with a language model of another shape and made-up weights in place of its own: skeletons, prompt and labels stay, the
@@ -93,6 +96,7 @@ impl Model {
             encoder: self.encoder.clone(),
             quantizer,
             llama: Llama { config, weights },
+            words: self.words.clone(),
             tokenizer: OnceLock::new(),
             placed: self.placed.clone(),
             fallback: None,
@@ -134,6 +138,11 @@ impl Model {
         &self.quantizer
     }
 
+    /// What tells labels by their words, where the checkpoint has it.
+    pub fn words(&self) -> Option<&WordReading> {
+        self.words.as_ref()
+    }
+
     /// The tokenizer, built at the first call and kept.
     pub fn tokenizer(&self) -> Result<&Tokenizer> {
         if let Some(tokenizer) = self.tokenizer.get() {
@@ -144,18 +153,19 @@ impl Model {
         Ok(self.tokenizer.get_or_init(|| built))
     }
 
-    /// The action sentences of clips, and of each the share of its joint-frames that were missing and filled. An unusable clip fails the whole call;
-    /// `of_clip` says which one it was.
+    /// The action sentences of clips, in order, and with `means` the means of their features. An unusable clip fails the whole call; `of_clip` says which
+    /// one it was.
     pub(super) fn tokenize(
         &self,
         device: &Device,
         clips: &[Clip<'_>],
         scratch: &mut EncoderScratch,
         control: &Control,
+        means: bool,
         of_clip: impl Fn(usize, Error) -> Error,
-    ) -> Result<Vec<(ActionSentence, f32)>> {
+    ) -> Result<Vec<Tokenized>> {
         let preprocess = &self.metadata().preprocess;
-        let mut sentences: Vec<(ActionSentence, f32)> = Vec::with_capacity(clips.len());
+        let mut sentences: Vec<Tokenized> = Vec::with_capacity(clips.len());
         for some in clips.chunks(TOGETHER) {
             let mut prepared = Vec::with_capacity(some.len());
             for (i, clip) in some.iter().enumerate() {
@@ -174,12 +184,40 @@ impl Model {
                 let features: Vec<f32> = alike.iter().flat_map(|prepared| &prepared.features).copied().collect();
                 let encoded = self.encoder.forward(device, &features, alike.len(), frames, scratch)?;
                 let all = self.quantizer.quantize(device, encoded, alike.len() * tokens)?.tokens;
-                let each = all.chunks(tokens).map(|tokens| ActionSentence { tokens: tokens.to_vec() });
-                sentences.extend(each.zip(alike.iter().map(|prepared| prepared.missing)));
+                let means = if means { self.means(device, encoded, alike.len(), tokens)? } else { vec![Vec::new(); alike.len()] };
+                for ((tokens, prepared), mean) in all.chunks(tokens).zip(alike).zip(means) {
+                    let sentence = ActionSentence { tokens: tokens.to_vec() };
+                    sentences.push(Tokenized { sentence, missing: prepared.missing, mean });
+                }
             }
         }
         Ok(sentences)
     }
+
+    /// Means over the tokens of each clip of the encoder's outputs [clips, tokens, dim] after gain and clip: [clips, dim], added up in f64 in their order.
+    fn means(&self, device: &Device, encoded: &Buffer, clips: usize, tokens: usize) -> Result<Vec<Vec<f64>>> {
+        let config = self.quantizer.config();
+        let mut features = vec![0.0; clips * tokens * config.dim];
+        device.read(encoded, &mut features)?;
+        config.condition(&mut features);
+        let mean = |clip: &[f32]| {
+            let mut mean = vec![0f64; config.dim];
+            clip.chunks_exact(config.dim).for_each(|row| mean.iter_mut().zip(row).for_each(|(m, x)| *m += f64::from(*x)));
+            mean.iter_mut().for_each(|m| *m /= tokens as f64);
+            mean
+        };
+        Ok(features.chunks_exact(tokens * config.dim).map(mean).collect())
+    }
+}
+
+/// What a clip became without the language model.
+#[derive(Clone, Debug)]
+pub(super) struct Tokenized {
+    pub sentence: ActionSentence,
+    /// Share of its joint-frames that were missing and filled.
+    pub missing: f32,
+    /// Mean of its features `[dim]` where it was asked for, else empty.
+    pub mean: Vec<f64>,
 }
 
 /// Clips that go through the encoder together.

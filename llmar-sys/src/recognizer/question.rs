@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::model::Model;
 use crate::error::{Error, Result};
-use crate::text::{LabelTrie, suffix_with_list};
+use crate::text::{LABEL_LIMIT, LabelTrie, suffix_with_list};
 
 /// Longest text of one label in bytes.
 const LABEL_BYTES: usize = 1_024;
@@ -33,21 +33,7 @@ impl Question {
 
     /// The same question with other answers, which it lists.
     pub fn with_labels(model: &Model, labels: &[&str]) -> Result<Self> {
-        if labels.is_empty() {
-            return Err(Error::argument("labels", "at least one", "none"));
-        }
-        let mut seen = HashSet::new();
-        for (i, label) in labels.iter().enumerate() {
-            if label.trim().is_empty() {
-                return Err(Error::argument("label", "a text that is not empty", format!("label {i}, `{label}`")));
-            }
-            if label.len() > LABEL_BYTES {
-                return Err(Error::Limit { what: "length of a label in bytes", limit: LABEL_BYTES as u64, got: label.len() as u64 });
-            }
-            if !seen.insert(label) {
-                return Err(Error::argument("labels", "texts that differ", format!("`{label}` twice")));
-            }
-        }
+        check_texts(labels)?;
         let prompt = &model.metadata().prompt;
         let tokenizer = model.tokenizer()?;
         let ids: Vec<Vec<u32>> =
@@ -73,6 +59,29 @@ impl Question {
         }
         Ok(())
     }
+}
+
+/// Labels of a caller's: at least one, each a text of its own, neither too many nor too long.
+pub(super) fn check_texts(labels: &[&str]) -> Result<()> {
+    if labels.is_empty() {
+        return Err(Error::argument("labels", "at least one", "none"));
+    }
+    if labels.len() as u64 > LABEL_LIMIT {
+        return Err(Error::Limit { what: "number of labels", limit: LABEL_LIMIT, got: labels.len() as u64 });
+    }
+    let mut seen = HashSet::new();
+    for (i, label) in labels.iter().enumerate() {
+        if label.trim().is_empty() {
+            return Err(Error::argument("label", "a text that is not empty", format!("label {i}, `{label}`")));
+        }
+        if label.len() > LABEL_BYTES {
+            return Err(Error::Limit { what: "length of a label in bytes", limit: LABEL_BYTES as u64, got: label.len() as u64 });
+        }
+        if !seen.insert(label) {
+            return Err(Error::argument("labels", "texts that differ", format!("`{label}` twice")));
+        }
+    }
+    Ok(())
 }
 
 /// Action tokens of a clip.

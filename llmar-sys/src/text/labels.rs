@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 pub struct LabelScore {
     /// Index into the label list.
     pub label: usize,
-    /// Σ log p of its tokens and EOS.
+    /// Σ log p of its tokens and EOS; by words, ln of its probability.
     pub log_prob: f32,
 }
 

@@ -73,12 +73,26 @@ pub struct Variant {
     /// Who measures.
     #[serde(default)]
     pub measure: Measure,
+    /// What the runtime tells labels by.
+    #[serde(default)]
+    pub scoring: Scoring,
     /// Flags of the archive: the accuracy without clips that have one is reported too.
     #[serde(default)]
     pub without: Vec<String>,
     /// Leave classes out of training and ask about them alone.
     #[serde(default)]
     pub unseen: Option<Unseen>,
+}
+
+/// What the runtime tells labels by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scoring {
+    /// The language model.
+    #[default]
+    LanguageModel,
+    /// The words of the labels' texts alone.
+    Words,
 }
 
 /// Where a run's accuracy comes from.
@@ -93,7 +107,7 @@ pub enum Measure {
     /// The trainer on the held-out training clips of the settings: for choices.
     Validation,
     /// Unseen classes alone: stage 1's sentences (or, with stage 2's `map.reads = "features"`, its features) read linearly onto the words of what the
-    /// seen classes are called. There is no stage 2, and the runtime does not do this.
+    /// seen classes are called. There is no stage 2. Of features the runtime does the same (`scoring = "words"`); of tokens it does not.
     Words,
 }
 
@@ -137,6 +151,9 @@ impl Config {
         }
         if let Some(odd) = config.variants.iter().find(|v| v.measure == Measure::Words && v.unseen.is_none()) {
             return Err(setting("variant.measure", "runtime, trainer or validation without `unseen`", format!("words of {}", odd.name)));
+        }
+        if let Some(odd) = config.variants.iter().find(|v| v.scoring == Scoring::Words && v.measure != Measure::Runtime) {
+            return Err(setting("variant.scoring", "language_model where the runtime does not measure", format!("words of {}", odd.name)));
         }
         let plain = |name: &str| !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_ .=".contains(c));
         if let Some(odd) = config.variants.iter().find(|v| !plain(&v.name)) {
@@ -191,6 +208,9 @@ impl Config {
                 }
                 job.stage1.check()?;
                 job.stage2.check()?;
+                if variant.scoring == Scoring::Words && job.stage2.words.is_none() {
+                    return Err(setting("words", "some in stage 2, as the runtime is to tell labels by them", "none"));
+                }
                 if let (Measure::Runtime, Some(why)) = (variant.measure, job.stage2.beyond_the_runtime()) {
                     return Err(setting("variant.measure", format!("trainer or validation, as {why}"), "runtime"));
                 }

@@ -19,7 +19,7 @@ use llmar::device::Scheme;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub use config::{Config, Job, Measure, Unseen, Variant};
+pub use config::{Config, Job, Measure, Scoring, Unseen, Variant};
 pub use table::{Row, rows};
 
 use crate::artifacts::{self, BaseMeta, sha256_hex};
@@ -125,7 +125,12 @@ pub fn ablate(config: &Config, folder: &Path, only: &[String], show: bool) -> Re
 
 /// What a run depends on.
 fn digest(job: &Job<'_>, scheme: SchemeName, inputs: &[(&str, String)]) -> Result<String> {
-    let measured = serde_json::json!([job.variant.measure, job.variant.without, job.variant.unseen, format!("{scheme:?}")]);
+    let Variant { measure, without, unseen, scoring, .. } = job.variant;
+    let measured = match scoring {
+        // As before there was a choice: runs are still the same.
+        Scoring::LanguageModel => serde_json::json!([measure, without, unseen, format!("{scheme:?}")]),
+        Scoring::Words => serde_json::json!([measure, without, unseen, format!("{scheme:?}"), scoring]),
+    };
     let settings = (&job.stage1, &job.stage2, measured, env!("CARGO_PKG_VERSION"));
     Ok(sha256_hex(torch::identity(&settings, inputs)?.as_bytes()))
 }
@@ -236,7 +241,7 @@ fn runtime(config: &Config, variant: &Variant, stage2: &lora::Config, run: &Path
         data.only.as_ref().map_or(Ok(side.clone()), |flag| side.flagged(flag, true))
     };
     let unseen: Vec<String> = data.unseen.iter().map(|class| data.texts.get(class).unwrap_or(class).clone()).collect();
-    let asking = Asking { labels: unseen.clone(), ..Asking::default() };
+    let asking = Asking { labels: unseen.clone(), by_words: variant.scoring == Scoring::Words, ..Asking::default() };
     let plain = Disturbance::default();
     let chosen = if variant.unseen.is_some() { side(part)?.of_classes(&unseen, true)? } else { side(part)? };
     let answers = ask(&model, &chosen, &asking, &plain)?;

@@ -48,6 +48,11 @@ unseen = { classes = 2, draws = 1 }
 name = "words"
 measure = "words"
 unseen = { classes = 2, draws = 1 }
+[[variant]]
+name = "runtime words"
+set2 = ["words={ridge=1.0,temperature=0.1}", "data.texts={wave=\"right hand up\",kick=\"left leg up\",sink=\"hand leg down\"}"]
+scoring = "words"
+unseen = { classes = 1, draws = 1 }
 "#;
 
 fn write(path: &Path, text: &str) -> Result<()> {
@@ -72,21 +77,23 @@ fn a_table_is_finished_resumed_and_follows_its_settings() -> Result<()> {
     assert_eq!(some.len(), 2);
     let all = ablate(&config, folder.path(), &[], false)?;
     let names: Vec<(&str, u64)> = all.iter().map(|line| (line.variant.as_str(), line.seed)).collect();
-    assert_eq!(names, [("full", 0), ("full", 1), ("features", 0), ("features", 1), ("unseen", 0), ("words", 0)]);
+    assert_eq!(names, [("full", 0), ("full", 1), ("features", 0), ("features", 1), ("unseen", 0), ("words", 0), ("runtime words", 0)]);
     assert!(all[0].top1 > 50.0 && all[0].n > 0 && all[0].mean_class.is_some(), "{all:#?}");
     assert_eq!((all[2].n, all[4].unseen.len()), (all[0].n, 2));
     assert!(all[4].n < all[0].n && all[4].further.contains_key("balanced"), "{:#?}", all[4]);
     // The same clips are asked about, of whichever side, with nothing trained beyond stage 1.
     assert!(all[5].n == all[4].n && all[5].stage2.is_null() && all[5].unseen == all[4].unseen, "{:#?}", all[5]);
-    // One stage 1 a seed, shared by two variants, and one without the unseen classes.
-    assert_eq!(std::fs::read_dir(at("out/stage1")).map_err(Error::io(&at("out")))?.count(), 3);
+    // The one class that is asked for, through the C ABI.
+    assert!(all[6].n > 0 && all[6].top1 == 100.0 && all[6].mean_class.is_some(), "{:#?}", all[6]);
+    // One stage 1 a seed, shared by two variants, one without the unseen classes, and one without the last row's.
+    assert_eq!(std::fs::read_dir(at("out/stage1")).map_err(Error::io(&at("out")))?.count(), 4);
 
     // A line that was cut off is run again and nothing else.
     let path = at("out/runs.jsonl");
     let whole = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
     write(&path, &whole[..whole.len() - 40])?;
-    assert_eq!(read_lines(&path)?.len(), 5);
-    assert_eq!(ablate(&config, folder.path(), &[], true)?.len(), 5);
+    assert_eq!(read_lines(&path)?.len(), 6);
+    assert_eq!(ablate(&config, folder.path(), &[], true)?.len(), 6);
     let torn = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
     write(&path, &torn[..torn.rfind('\n').map_or(0, |end| end + 1)])?;
     let again = ablate(&config, folder.path(), &[], false)?;
@@ -101,7 +108,7 @@ fn a_table_is_finished_resumed_and_follows_its_settings() -> Result<()> {
     let start = format!("set1 = [\"encoder.start={}\"]\npaper = 91.5", at("start.safetensors").display());
     write(&at("table.toml"), &table.replace("paper = 91.5", &start))?;
     let started = Config::read(&at("table.toml"))?;
-    assert_eq!(ablate(&started, folder.path(), &[], true)?.len(), 4);
+    assert_eq!(ablate(&started, folder.path(), &[], true)?.len(), 5);
     assert!(ablate(&started, folder.path(), &["full".to_owned()], false).is_err());
     let rows = rows(&config, &all);
     assert_eq!(rows[1].paper, Some(83.4));
@@ -110,6 +117,11 @@ fn a_table_is_finished_resumed_and_follows_its_settings() -> Result<()> {
     assert!(rows[0].difference.is_none() && rows[2].difference.is_none());
     write(&at("table.toml"), &table.replace("paper = 83.4", "paper = 83.4\n[[variant]]\nname = \"odd\"\nmeasure = \"words\""))?;
     assert!(Config::read(&at("table.toml")).is_err_and(|e| e.to_string().contains("words of odd")));
+    write(&at("table.toml"), &table.replace("measure = \"words\"", "measure = \"words\"\nscoring = \"words\""))?;
+    assert!(Config::read(&at("table.toml")).is_err_and(|e| e.to_string().contains("variant.scoring")));
+    write(&at("table.toml"), &table.replace("\"words={ridge=1.0,temperature=0.1}\", ", ""))?;
+    let without = Config::read(&at("table.toml"))?;
+    assert!(without.jobs(&without.variants[4], folder.path()).is_err_and(|e| e.to_string().contains("`words`")));
     write(&at("table.toml"), &table.replace("name = \"features\"", "name = \"full\""))?;
     assert!(Config::read(&at("table.toml")).is_err_and(|e| e.to_string().contains("full")));
     Ok(())

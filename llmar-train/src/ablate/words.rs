@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use llmar::formats::ClipArchive;
+use llmar::text::words_of;
 use tch::{Device, Kind, Tensor};
 
 use crate::error::Result;
@@ -46,7 +47,7 @@ pub fn measure(stage1: &Path, settings: &Config, on_training_side: bool) -> Resu
 /// Which words the texts of seen and asked classes have, as 1 and 0 less the mean over seen ones: [seen, words] and [asked, words]. Words that no seen
 /// class has, and those that all have, cannot be learned and are left out.
 fn words(seen: &[String], asked: &[String]) -> (Tensor, Tensor) {
-    let split = |text: &String| text.split_whitespace().map(str::to_lowercase).collect::<BTreeSet<_>>();
+    let split = |text: &String| words_of(text);
     let (seen, asked): (Vec<_>, Vec<_>) = (seen.iter().map(split).collect(), asked.iter().map(split).collect());
     let all: BTreeSet<&String> = seen.iter().flatten().collect();
     let told: Vec<&String> = all.into_iter().filter(|word| seen.iter().any(|text| !text.contains(*word))).collect();
@@ -80,7 +81,10 @@ fn scores(seen: &Tensor, labels: &[usize], asked: &Tensor, (words, asked_words):
 
 #[cfg(test)]
 mod tests {
+    use llmar::text::Described;
+
     use super::*;
+    use crate::lora::{Reading, WordSettings};
 
     fn texts(of: &[&str]) -> Vec<String> {
         of.iter().map(|text| (*text).to_owned()).collect()
@@ -92,6 +96,27 @@ mod tests {
         // both, hand, hands, right; not "up", which all have, nor "down", which none has.
         assert_eq!(values(&seen)?, [-0.5, 0.5, -0.5, 0.5, 0.5, -0.5, 0.5, -0.5]);
         assert_eq!(values(&asked)?, [-0.5, 0.5, -0.5, 0.5]);
+        Ok(())
+    }
+
+    /// What stage 2 fits, scored as the runtime scores it, against this file's own way: one and the same cosine.
+    #[test]
+    fn the_runtime_scores_as_this_does() -> Result<()> {
+        let (seen, asked) =
+            (texts(&["right up", "left down", "right", "left once", "up", "down once"]), texts(&["right down", "left up, twice"]));
+        let mut rng = crate::torch::Rng::new(5, "features", 0);
+        let mut features = |clips: i64| Tensor::from_slice(&(0..clips * 4).map(|_| rng.normal()).collect::<Vec<_>>()).view([clips, 4]);
+        let (of_seen, of_asked, labels) = (features(24), features(7), (0..24).map(|clip| clip % 6).collect::<Vec<_>>());
+        let expected = scores(&of_seen, &labels, &of_asked, &words(&seen, &asked))?;
+        let settings = WordSettings { ridge: RIDGE, temperature: 0.2 };
+        let reading = Reading::of(&settings, &of_seen.to_kind(Kind::Double), &labels, &seen)?.runtime()?;
+        let described = Described::new(&reading, &asked.iter().map(String::as_str).collect::<Vec<_>>())?;
+        for (clip, expected) in expected.iter().enumerate() {
+            let mean = Vec::<f64>::try_from(of_asked.get(clip as i64).to_kind(Kind::Double))?;
+            for (got, expected) in described.cosines(&reading, &mean).iter().zip(expected) {
+                assert!((got - expected).abs() < 1e-5, "clip {clip}: {got} against {expected}");
+            }
+        }
         Ok(())
     }
 

@@ -20,6 +20,7 @@ fn meta() -> AdapterMeta {
         needs: BTreeMap::new(),
         idle: None,
         calibration: Calibration { temperature: 0.1 + 0.2, unknown_below: 0.0 },
+        words: None,
         stage1_sha256: "s".to_string(),
         base_source_sha256: "b".to_string(),
         provenance: BTreeMap::from([("seed".to_string(), "7".to_string())]),

@@ -29,6 +29,8 @@ pub struct Asking {
     pub threads: usize,
     /// Only the label that greedy decoding gives, instead of all of them ranked.
     pub greedy: bool,
+    /// Labels are told by the words of their texts, without the language model.
+    pub by_words: bool,
     /// Labels in place of the model's own, which the prompt then lists. Empty: the model's.
     pub labels: Vec<String>,
     /// Views of each clip, turned about the vertical, whose answers are averaged; 0 and 1: the clip as it is.
@@ -44,7 +46,7 @@ pub fn recognize_all(
 ) -> Result<(Vec<String>, Vec<Answer>)> {
     let model = ModelHandle::open(model)?;
     let labels = if asking.labels.is_empty() { model.labels()? } else { asking.labels.clone() };
-    let recognizer = RecognizerHandle::create(&model, asking.threads, labels.len(), asking.greedy)?;
+    let recognizer = RecognizerHandle::create(&model, labels.len(), asking)?;
     if !asking.labels.is_empty() {
         recognizer.set_labels(&labels)?;
     }
@@ -114,12 +116,13 @@ impl Drop for ModelHandle {
 struct RecognizerHandle(*mut ffi::llmar_recognizer);
 
 impl RecognizerHandle {
-    fn create(model: &ModelHandle, threads: usize, top_k: usize, greedy: bool) -> Result<Self> {
+    fn create(model: &ModelHandle, top_k: usize, asking: &Asking) -> Result<Self> {
         let params = ffi::llmar_recognizer_params {
             struct_size: size_of::<ffi::llmar_recognizer_params>() as u32,
-            threads: threads as u32,
+            threads: asking.threads as u32,
             top_k: top_k as u32,
-            decoding: if greedy { ffi::LLMAR_DECODING_GREEDY } else { ffi::LLMAR_DECODING_EXACT },
+            decoding: if asking.greedy { ffi::LLMAR_DECODING_GREEDY } else { ffi::LLMAR_DECODING_EXACT },
+            scoring: if asking.by_words { ffi::LLMAR_SCORING_WORDS } else { ffi::LLMAR_SCORING_LANGUAGE_MODEL },
             ..Default::default()
         };
         let mut handle = ptr::null_mut();

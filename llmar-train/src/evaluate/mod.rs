@@ -178,7 +178,8 @@ pub fn evaluate(args: &EvaluateArgs) -> Result<Report> {
     if !args.labels.is_empty() {
         side = side.of_classes(&args.labels, true)?;
     }
-    let asking = Asking { threads: args.threads, greedy: args.greedy, labels: args.labels.clone(), views: args.views };
+    let (greedy, by_words) = (args.greedy, args.by_words);
+    let asking = Asking { threads: args.threads, greedy, by_words, labels: args.labels.clone(), views: args.views };
     if args.greedy && args.views > 1 {
         return Err(Error::Setting { name: "views".into(), expected: "probabilities of all labels".into(), got: "--greedy".into() });
     }

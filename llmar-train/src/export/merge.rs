@@ -32,6 +32,7 @@ impl<'a> Lora<'a> {
             return Err(setting("alpha", "a finite number".to_string(), alpha.to_string()));
         }
         let mut known = BTreeSet::from(["quantizer.embedding".to_string()]);
+        known.extend(adapter.meta.word_tensors(0).into_iter().map(|(name, _)| name.to_owned()));
         for layer in 0..config.num_hidden_layers {
             known.extend(TARGETS.iter().flat_map(|target| [name(layer, target, "a"), name(layer, target, "b")]));
         }

@@ -109,12 +109,13 @@ fn metadata(base: &BaseMeta, stage1: &Stage1Meta, adapter: &AdapterMeta, scheme:
         },
         labels: adapter.labels.iter().map(label).collect(),
         calibration: adapter.calibration,
+        words: adapter.words.clone(),
         tokenizer: base.tokenizer,
         tensors_sha256: String::new(), // the writer's
     }
 }
 
-/// Encoder, in the precision in which stage 1 stored it, and codebook.
+/// Encoder, in the precision in which stage 1 stored it, codebook, and the reading of words where there is one.
 fn motion_tensors(stage1: &Opened<Stage1Meta>, adapter: &Opened<AdapterMeta>, hidden: usize, out: &mut Vec<Tensor<'static>>) -> Result<()> {
     for conv in stage1.meta.encoder.convs() {
         let (rows, cols) = (conv.c_out, conv.kernel * conv.c_in);
@@ -130,6 +131,9 @@ fn motion_tensors(stage1: &Opened<Stage1Meta>, adapter: &Opened<AdapterMeta>, hi
     push_f32(out, "quantizer.tangent".to_string(), vec![codes, dim], stage1.floats("quantizer.tangent", &[codes, dim])?);
     let shape = vec![codes, hidden];
     push_f32(out, "quantizer.embedding".to_string(), shape.clone(), adapter.floats("quantizer.embedding", &shape)?);
+    for (name, shape) in adapter.meta.word_tensors(dim) {
+        push_f32(out, name.to_string(), shape.clone(), adapter.floats(name, &shape)?);
+    }
     Ok(())
 }
 

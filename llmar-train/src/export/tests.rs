@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use llmar::checkpoint::{Calibration, Checkpoint, ReadOptions, TokenizerKind, TokenizerMeta};
+use llmar::checkpoint::{Calibration, Checkpoint, ReadOptions, TokenizerKind, TokenizerMeta, Words};
 use llmar::control::Control;
 use llmar::device::{Device, Geometry, Input, Matrix, Rows};
 use llmar::llama::{KvCache, LlamaConfig, Weights, Workspace};
@@ -133,6 +133,11 @@ fn fixture(config: LlamaConfig) -> Fixture {
         adapter.push((format!("lora.layers.{layer}.{target}.a"), vec![RANK, cols], halves(&[RANK, cols]), Store::F16));
         adapter.push((format!("lora.layers.{layer}.{target}.b"), vec![rows, RANK], halves(&[rows, RANK]), Store::F16));
     }
+    for (name, shape) in [("words.weight", vec![3, 5]), ("words.bias", vec![3]), ("words.mean", vec![3])] {
+        // No halves: the reading stays in f32.
+        let values = halves(&shape).iter().map(|x| 0.5 + x / 3.0).collect();
+        adapter.push((name.to_string(), shape, values, Store::F32));
+    }
     let meta = AdapterMeta {
         name: "tiny".to_string(),
         rank: RANK,
@@ -145,6 +150,7 @@ fn fixture(config: LlamaConfig) -> Fixture {
         needs: BTreeMap::new(),
         idle: None,
         calibration: Calibration { temperature: 1.5, unknown_below: 0.25 },
+        words: Some(Words { vocabulary: ["down", "right", "up"].map(str::to_owned).to_vec(), temperature: 0.2 }),
         stage1_sha256: artifacts::open::<Stage1Meta>(&folder.path().join("stage1")).unwrap().sha256(),
         base_source_sha256: "5".repeat(64),
         provenance: BTreeMap::new(),
@@ -272,7 +278,28 @@ fn motion_prompt_and_labels_are_those_of_the_artifacts() {
         }
     }
     assert_eq!(f32s("quantizer.embedding", &[CODES, 32]), fixture.adapter[0].2);
+    assert_eq!(metadata.words, fixture.meta.words);
+    for (name, shape, values, _) in fixture.adapter.iter().filter(|(name, ..)| name.starts_with("words.")) {
+        assert_eq!(&f32s(name, shape), values, "{name}");
+    }
     Model::open(&fixture.path("m.llmar"), OpenOptions { verify: true, ..OpenOptions::default() }).unwrap();
+}
+
+#[test]
+fn a_reading_of_words_comes_whole_or_not_at_all() {
+    let mut fixture = fixture(tiny_config());
+    let words = fixture.meta.words.take();
+    fixture.write_adapter();
+    assert!(fixture.export(Scheme::Q8).is_err_and(|e| e.to_string().contains("words.")), "tensors of no reading");
+    let whole = fixture.adapter.clone();
+    fixture.adapter.retain(|(name, ..)| !name.starts_with("words."));
+    fixture.write_adapter();
+    let checkpoint = fixture.export(Scheme::Q8).unwrap();
+    assert!(checkpoint.metadata().words.is_none() && checkpoint.tensors().all(|(name, _)| !name.starts_with("words.")));
+    fixture.meta.words = words;
+    fixture.adapter = whole.into_iter().filter(|(name, ..)| name != "words.mean").collect();
+    fixture.write_adapter();
+    assert!(fixture.export(Scheme::Q8).is_err_and(|e| e.to_string().contains("words.mean")));
 }
 
 #[test]
@@ -353,6 +380,7 @@ fn stories260k_has_its_golden_logits_after_import_and_export() {
     let mut fixture = fixture(tiny_config());
     let base = import(&source, &fixture.path("base")).unwrap();
     fixture.adapter = vec![("quantizer.embedding".to_string(), vec![CODES, 64], vec![0.0; CODES * 64], Store::F16)];
+    fixture.meta.words = None;
     fixture.meta.base_source_sha256 = base.source_sha256;
     fixture.write_adapter();
     fixture.export(Scheme::F16).unwrap();

@@ -63,6 +63,9 @@ pub struct Config {
     /// Probabilities.
     #[serde(default)]
     pub calibration: Calibration,
+    /// Labels told by the words of their texts, for those that training does not see; left out: not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub words: Option<Words>,
 }
 
 fn one() -> usize {
@@ -367,6 +370,16 @@ impl Default for Calibration {
     }
 }
 
+/// Reading of words, fitted beside the language model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Words {
+    /// Added to the diagonal of the features' squares, whose trace is 1 a clip; above zero.
+    pub ridge: f64,
+    /// Of the cosines: p(label) = softmax(cosine / temperature). Chosen on classes that neither stage sees (`data.unseen`), as `ridge`.
+    pub temperature: f32,
+}
+
 impl Config {
     /// The settings as JSON for a file's provenance: of paths only the file name, since folders are nobody else's business.
     pub fn record(&self) -> String {
@@ -390,6 +403,9 @@ impl Config {
     pub fn check_live(&self, live: bool) -> Result<()> {
         if live && self.map.reads == Reads::Features {
             return Err(setting("map.reads", "codes, as stage 1 is live and its sentences are of any length", "features"));
+        }
+        if live && self.words.is_some() {
+            return Err(setting("words", "none, as stage 1 is live and what is read is the mean of a whole clip", "some"));
         }
         if live && self.variation.views > 0 {
             return Err(setting("variation.views", "0, as stage 1 is live and no window comes twice", self.variation.views));
@@ -418,6 +434,10 @@ impl Config {
         in_range("train.label_smoothing", train.label_smoothing, 0.0, 0.999)?;
         in_range("calibration.temperature", f64::from(self.calibration.temperature), 1e-3, 1e3)?;
         in_range("calibration.unknown_below", f64::from(self.calibration.unknown_below), 0.0, 1.0)?;
+        if let Some(words) = &self.words {
+            in_range("words.ridge", words.ridge, 1e-9, 1e9)?;
+            in_range("words.temperature", f64::from(words.temperature), 1e-3, 1e3)?;
+        }
         if adapter.targets.is_empty() {
             return Err(setting("adapter.targets", "one or more of q, k, v, o, gate, up, down", "none"));
         }

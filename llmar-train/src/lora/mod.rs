@@ -10,6 +10,7 @@ mod llama;
 mod memory;
 mod needs;
 mod prompt;
+mod reading;
 pub mod score;
 mod sentences;
 #[cfg(test)]
@@ -20,10 +21,13 @@ mod tuned;
 mod variants;
 
 pub use adapter::{CodeMap, Codebook, Lora};
-pub use config::{Adapter, Calibration, Config, Form, Map, Point, Precision, Prompt, Reads, Start, Target, Train, Tune, Variation};
+pub use config::{
+    Adapter, Calibration, Config, Form, Map, Point, Precision, Prompt, Reads, Start, Target, Train, Tune, Variation, Words as WordSettings,
+};
 pub use head::Head;
 pub use llama::{Dropout, Llama, Packing};
 pub use memory::Need;
 pub use prompt::Words;
+pub use reading::Reading;
 pub use sentences::{Sentences, code_rows, plain};
 pub use train::{run, train};

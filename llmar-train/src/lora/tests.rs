@@ -8,16 +8,18 @@ use llmar::device::Scheme;
 use llmar::formats::ClipArchive;
 use llmar::motion::ActionSentence;
 use llmar::recognizer::{Model, OpenOptions, Options, Recognizer};
-use llmar::text::Tokenizer;
+use llmar::text::{Described, Tokenizer};
 use serde_json::Value;
 use tch::{Kind, Tensor};
 
 use super::adapter::{CodeMap, Codebook, Lora};
+use super::config::Reads;
 use super::llama::{Dropout, Llama, Packing};
-use super::{Config, Precision, Prompt, Words, code_rows, score, train};
+use super::{Config, Precision, Prompt, Reading, Sentences, Words, code_rows, plain, score, train};
 use crate::artifacts::{self, AdapterMeta, BaseMeta, Stage1Meta};
-use crate::cli::{Setting, read_config};
+use crate::cli::{Part, Setting, read_config};
 use crate::error::{Error, Result};
+use crate::evaluate::{Asking, Disturbance, Side, ask};
 use crate::export::export;
 use crate::import::{import, tokenizer};
 use crate::testing::{shared, smollm2};
@@ -322,6 +324,70 @@ fn smollm2_agrees_with_the_runtime() -> Result<()> {
     agrees_with_the_runtime(&config, &live.join("adapter.safetensors"), folder.path(), 12)
 }
 
+/// Labels told by their words through the C ABI, and what the trainer makes of the same clips.
+#[test]
+fn the_runtime_tells_labels_by_their_words_as_the_trainer_does() -> Result<()> {
+    let _alone = alone();
+    let Some(source) = shared("the_runtime_tells_labels_by_their_words_as_the_trainer_does", "golden/stories260k") else { return Ok(()) };
+    let (run, stage1) = small_run(&["data.validation_subjects=[]"])?;
+    let out = run.path().join("stage1");
+    vqvae::train(&stage1, &out, false)?;
+    let text = format!(
+        r#"
+        name = "made up"
+        base = "{}"
+        stage1 = "{}"
+        words = {{ ridge = 1.0, temperature = 0.2 }}
+        [data]
+        archive = "{}"
+        split = "subjects"
+        [data.texts]
+        wave = "right hand up"
+        kick = "left leg up"
+        sink = "hand leg down"
+        [train]
+        steps = 1
+        "#,
+        imported(&source, run.path())?.display(),
+        out.join("stage1.safetensors").display(),
+        stage1.data.archive.display()
+    );
+    let config: Config = toml::from_str(&text).map_err(|e| Error::format("settings", e))?;
+    let summary = train(&config, &run.path().join("lora"), false, false)?;
+    assert_eq!(summary["words"]["words"], 6, "down, hand, left, leg, right, up: {summary}");
+    let model = run.path().join("model.llmar");
+    export(&config.base, &config.stage1, &run.path().join("lora/adapter.safetensors"), Scheme::Q8, &model)?;
+
+    let stage1 = Stage1::read(&config.stage1, CPU)?;
+    let (clips, _) = vqvae::ClipSet::read(&config.data, &stage1.meta.preprocess)?;
+    let settings = super::WordSettings { ridge: 1.0, temperature: 0.2 };
+    assert_eq!(config.words.as_ref(), Some(&settings));
+    let reading = Reading::fit(&settings, &stage1, &clips)?.runtime()?;
+    let mut side = Side::read(&config.data.archive, &config.data.split, Part::Train)?;
+    side.archive.classes = config.data.called(&side.archive.classes)?;
+    let labels = ["hand left leg", "right down", "up"].map(str::to_owned).to_vec();
+    let described = Described::new(&reading, &["hand left leg", "right down", "up"])?;
+    let asking = Asking { labels, by_words: true, ..Asking::default() };
+    let answers = ask(&model, &side, &asking, &Disturbance::default())?;
+    let Sentences::Features(features) = plain(Reads::Features, &stage1, &clips)? else { return Err(Error::format("features", "none")) };
+    let features = features.mean_dim([1i64].as_slice(), false, Kind::Double);
+    for (clip, answer) in answers.answers.iter().enumerate() {
+        let cosines = described.cosines(&reading, &Vec::<f64>::try_from(features.get(clip as i64))?);
+        let expected = score::probabilities(&cosines, f64::from(0.2f32));
+        for (label, p) in answer.ranking.iter().zip(&answer.probabilities) {
+            assert!(
+                (f64::from(*p) - expected[*label]).abs() < 1e-3,
+                "clip {clip}, label {label}: runtime {p}, trainer {}",
+                expected[*label]
+            );
+        }
+    }
+    // Its own labels, of which it has seen clips.
+    let own = ask(&model, &side, &Asking { by_words: true, ..Asking::default() }, &Disturbance::default())?;
+    assert!(own.report.metrics.top1 > 80.0, "{}", own.report.metrics.top1);
+    Ok(())
+}
+
 /// Under gradients the MMD moves the codes; as averages of features they would not follow it, so that is refused.
 #[test]
 fn mmd_moves_the_codes() -> Result<()> {
@@ -349,7 +415,7 @@ fn shipped_settings_are_valid_and_bad_ones_are_named() -> Result<()> {
         let config = read_config::<Config>(&configs.join(name), &[])?;
         config.check()?;
         // Or runs from before there was a choice would be others.
-        assert!(!config.record().contains("\"answer\":"));
+        assert!(!config.record().contains("\"answer\":") && !config.record().contains("\"words\":"));
     }
     for (set, name) in [
         ("adapter.rank=0", "adapter.rank"),
@@ -358,6 +424,9 @@ fn shipped_settings_are_valid_and_bad_ones_are_named() -> Result<()> {
         ("variation.replace=1.5", "variation.replace"),
         ("map.form=identity", "map.trainable"),
         ("answer=head", "unknown variant"),
+        ("words={ridge=0.0,temperature=0.2}", "words.ridge"),
+        ("words={ridge=1.0,temperature=0.0}", "words.temperature"),
+        ("words={ridge=1.0}", "temperature"),
         ("calibration.temperature=0", "calibration.temperature"),
         ("adapter.targets=[\"x\"]", "unknown variant"),
         ("train.speed=3", "speed"),

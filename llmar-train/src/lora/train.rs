@@ -17,6 +17,7 @@ use super::llama::{Dropout, Llama};
 use super::memory::Need;
 use super::needs;
 use super::prompt::Words;
+use super::reading::Reading;
 use super::score::{self, Report};
 use super::sentences::{self, Sentences};
 use super::tuned;
@@ -142,6 +143,8 @@ struct Run<'a> {
     map: CodeMap,
     /// What answers in the place of the labels' words, where the settings say so.
     head: Option<Head>,
+    /// Where labels are told by their words, too.
+    reading: Option<Reading>,
     optimiser: AdamW,
     /// Steps done.
     done: usize,
@@ -182,6 +185,7 @@ impl<'a> Run<'a> {
         let codebook = Codebook::of(&stage1, said.as_ref().map(|(counts, texts)| (counts, texts)));
         let map = CodeMap::new(&mut params, &config.map, &codebook, &llama.embedding.to_kind(Kind::Float), config.seed)?;
         let head = (config.answer == Answer::LinearHead).then(|| Head::new(&mut params, words.labels.len(), shape.hidden_size));
+        let reading = config.words.as_ref().map(|words| Reading::fit(words, &stage1, train)).transpose()?;
         let group = |prefix: &str, lr_factor, weight_decay| Group { prefix: prefix.to_owned(), lr_factor, weight_decay };
         let groups = vec![
             group("map.points", config.map.points_lr_factor, 0.0),
@@ -204,6 +208,7 @@ impl<'a> Run<'a> {
             lora,
             map,
             head,
+            reading,
             optimiser,
             done: 0,
             best: None,
@@ -413,6 +418,9 @@ impl<'a> Run<'a> {
             summary["test_clips"] = clips.len().into();
         }
         summary["temperature"] = temperature.into();
+        if let Some(reading) = &self.reading {
+            summary["words"] = json!({ "words": reading.words.vocabulary.len(), "temperature": reading.words.temperature });
+        }
         let meta = AdapterMeta {
             name: config.name.clone(),
             rank: config.adapter.rank,
@@ -425,6 +433,7 @@ impl<'a> Run<'a> {
             needs: self.needs(),
             idle: self.train.idle().map(|idle| self.train.classes[idle].clone()),
             calibration: Calibration { temperature, unknown_below: config.calibration.unknown_below },
+            words: self.reading.as_ref().map(|reading| reading.words.clone()),
             stage1_sha256: self.stage1.sha256.clone(),
             base_source_sha256: base_sha256,
             provenance: [("settings".to_owned(), config.record()), ("metrics".to_owned(), summary.to_string())].into(),
@@ -435,6 +444,7 @@ impl<'a> Run<'a> {
         if let Some(head) = &self.head {
             tensors.push(head.export()?);
         }
+        tensors.extend(self.reading.iter().flat_map(Reading::export));
         artifacts::write(&out.join(ARTIFACT), &meta, &tensors)?;
         Ok(summary)
     }

@@ -8,7 +8,7 @@ use std::path::Path;
 use llmar::checkpoint::replace_file;
 use serde_json::json;
 
-use super::{CODES, CONFIG, CodesMeta, EMBEDDING, Half, MODULES, Place, WEIGHTS, belongs, own_digest, own_pairs, shape_of};
+use super::{CODES, CONFIG, CodesMeta, EMBEDDING, Half, MODULES, Place, WEIGHTS, belongs, own_digest, own_pairs, shape_of, word_tensors};
 use crate::artifacts::{self, AdapterMeta, BaseMeta, Opened, Planned, Store, Values};
 use crate::error::{Error, Result};
 use crate::export::merge::Lora;
@@ -37,9 +37,11 @@ pub fn export(adapter_path: &Path, base_path: &Path, base_name: Option<&str>, ou
     };
 
     std::fs::create_dir_all(out).map_err(Error::io(out))?;
-    let plan = vec![Planned { name: EMBEDDING.to_owned(), shape: codes.to_vec(), store: Store::F16 }];
+    let mut plan = vec![Planned { name: EMBEDDING.to_owned(), shape: codes.to_vec(), store: Store::F16 }];
+    plan.extend(word_tensors(&adapter, &adapter.meta)?);
     let meta = CodesMeta { adapter: adapter.meta.clone(), lora_sha256 };
-    artifacts::write_lazily(&out.join(CODES), &meta, &plan, &|_| Ok(Values::Floats(Cow::Owned(adapter.floats(EMBEDDING, &codes)?))))?;
+    let load = |index: usize| Ok(Values::Floats(Cow::Owned(adapter.floats(&plan[index].name, &plan[index].shape)?)));
+    artifacts::write_lazily(&out.join(CODES), &meta, &plan, &load)?;
 
     let halves: Vec<(Place, Half)> = pairs.iter().flat_map(|&place| Half::BOTH.map(|half| (place, half))).collect();
     let planned =

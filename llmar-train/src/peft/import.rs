@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 
 use super::config::Config;
 use super::weights::{Rounding, Weights};
-use super::{CODES, CONFIG, CodesMeta, EMBEDDING, Half, LoraDigest, Place, WEIGHTS, belongs, own_digest, own_pairs, shape_of};
+use super::{
+    CODES, CONFIG, CodesMeta, EMBEDDING, Half, LoraDigest, Place, WEIGHTS, belongs, own_digest, own_pairs, shape_of, word_tensors,
+};
 use crate::artifacts::{self, AdapterMeta, BaseMeta, Opened, Planned, Store, Values, file_digest};
 use crate::error::{Error, Result};
 use crate::export::merge::Lora;
@@ -46,13 +48,13 @@ impl fmt::Display for Imported {
     }
 }
 
-/// Codes, labels, prompt and calibration, and the LoRA they came with.
+/// Codes, labels, prompt, calibration and reading of words, and the LoRA they came with.
 struct Codes {
     path: PathBuf,
     meta: AdapterMeta,
     lora_sha256: String,
-    shape: [usize; 2],
-    embedding: Vec<f32>,
+    /// The codes' embeddings f16 [codes, hidden], widened, and the tensors of the reading.
+    tensors: Vec<(Planned, Vec<f32>)>,
 }
 
 /// Writes the adapter `out` from a PEFT folder. What PEFT has no place for comes from the adapter `template`, else from the folder's
@@ -92,6 +94,7 @@ pub fn import(folder: &Path, base_path: &Path, template: Option<&Path>, out: &Pa
         halves.push((place, half));
         plan.push(Planned { name, shape: shape.to_vec(), store: Store::F16 });
     }
+    let (pairs, tensors) = (halves.len() / 2, codes.tensors);
     let mut meta = AdapterMeta { rank: config.rank, alpha: config.alpha, ..codes.meta };
     let other_lora = digest.finish() != codes.lora_sha256;
     if other_lora {
@@ -102,13 +105,13 @@ pub fn import(folder: &Path, base_path: &Path, template: Option<&Path>, out: &Pa
         }
     }
 
-    plan.push(Planned { name: EMBEDDING.to_owned(), shape: codes.shape.to_vec(), store: Store::F16 });
+    plan.extend(tensors.iter().map(|(planned, _)| planned.clone()));
     let load = |index: usize| match halves.get(index) {
         Some(&(place, half)) => Ok(Values::Floats(Cow::Owned(weights.values(place, half)?.0))),
-        None => Ok(Values::Floats(Cow::Borrowed(&codes.embedding[..]))),
+        None => Ok(Values::Floats(Cow::Borrowed(&tensors[index - halves.len()].1[..]))),
     };
     artifacts::write_lazily(out, &meta, &plan, &load)?;
-    Ok(Imported { meta, pairs: halves.len() / 2, rounding, other_lora })
+    Ok(Imported { meta, pairs, rounding, other_lora })
 }
 
 fn codes(folder: &Path, template: Option<&Path>, base: &Opened<BaseMeta>) -> Result<Codes> {
@@ -118,8 +121,8 @@ fn codes(folder: &Path, template: Option<&Path>, base: &Opened<BaseMeta>) -> Res
         let pairs = own_pairs(&adapter, &base.meta.config)?;
         let shape = |place, half| shape_of(base, adapter.meta.rank, place, half);
         let lora_sha256 = own_digest(&adapter, &pairs, &shape)?;
-        let (shape, embedding) = embedding(&adapter, base)?;
-        return Ok(Codes { path: path.to_path_buf(), meta: adapter.meta, lora_sha256, shape, embedding });
+        let tensors = beside(&adapter, &adapter.meta, base)?;
+        return Ok(Codes { path: path.to_path_buf(), meta: adapter.meta, lora_sha256, tensors });
     }
     let path = folder.join(CODES);
     if !path.exists() {
@@ -130,18 +133,22 @@ fn codes(folder: &Path, template: Option<&Path>, base: &Opened<BaseMeta>) -> Res
         });
     }
     let opened: Opened<CodesMeta> = artifacts::open(&path)?;
-    if let Some(other) = opened.names().find(|name| *name != EMBEDDING) {
-        return Err(opened.wrong(format!("tensor `{other}`: expected `{EMBEDDING}` alone")));
+    let tensors = beside(&opened, &opened.meta.adapter, base)?;
+    if let Some(other) = opened.names().find(|name| tensors.iter().all(|(planned, _)| planned.name != *name)) {
+        return Err(opened.wrong(format!("tensor `{other}`: expected `{EMBEDDING}` and the tensors of a reading of words alone")));
     }
-    let (shape, embedding) = embedding(&opened, base)?;
-    Ok(Codes { path, meta: opened.meta.adapter, lora_sha256: opened.meta.lora_sha256, shape, embedding })
+    Ok(Codes { path, meta: opened.meta.adapter, lora_sha256: opened.meta.lora_sha256, tensors })
 }
 
-/// The codes' embeddings f16 [codes, hidden], widened.
-fn embedding<M>(opened: &Opened<M>, base: &Opened<BaseMeta>) -> Result<([usize; 2], Vec<f32>)> {
+/// What stands beside the LoRA in the file of `adapter`: the codes' embeddings f16 [codes, hidden], widened, and the tensors of its reading of words.
+fn beside<M>(opened: &Opened<M>, adapter: &AdapterMeta, base: &Opened<BaseMeta>) -> Result<Vec<(Planned, Vec<f32>)>> {
     let hidden = base.meta.config.hidden_size;
-    match opened.info(EMBEDDING) {
-        Some((&[codes, width], Store::F16)) if width == hidden => Ok(([codes, width], opened.floats(EMBEDDING, &[codes, width])?)),
-        other => Err(opened.wrong(format!("`{EMBEDDING}`: expected f16 [codes, {hidden}], got {other:?}"))),
-    }
+    let embedding = match opened.info(EMBEDDING) {
+        Some((&[codes, width], Store::F16)) if width == hidden => {
+            Planned { name: EMBEDDING.to_owned(), shape: vec![codes, width], store: Store::F16 }
+        }
+        other => return Err(opened.wrong(format!("`{EMBEDDING}`: expected f16 [codes, {hidden}], got {other:?}"))),
+    };
+    let planned = std::iter::once(embedding).chain(word_tensors(opened, adapter)?);
+    planned.map(|planned| opened.floats(&planned.name, &planned.shape).map(|values| (planned, values))).collect()
 }

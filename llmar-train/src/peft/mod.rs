@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! adapter.safetensors ──► export ──► DIR/adapter_config.json, DIR/adapter_model.safetensors   PEFT's
-//!                                    DIR/llmar_codes.safetensors   codes, labels, prompt, calibration: what PEFT has no place for
+//!                                    DIR/llmar_codes.safetensors   codes, labels, prompt, calibration, reading of words: what PEFT has no place for
 //! adapter.safetensors ◄── import ◄── DIR, and for a DIR without llmar_codes.safetensors an adapter that has these
 //! ```
 //!
@@ -17,10 +17,11 @@ mod tests;
 mod weights;
 
 use llmar::llama::LlamaConfig;
+use llmar::text::WordReading;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::artifacts::{AdapterMeta, Kind, Opened, Store};
+use crate::artifacts::{AdapterMeta, Kind, Opened, Planned, Store};
 use crate::cli::PeftCommand;
 use crate::error::{Error, Result};
 use crate::export::merge::{TARGETS, name};
@@ -178,6 +179,19 @@ fn own_digest(adapter: &Opened<AdapterMeta>, pairs: &[Place], shape: &dyn Fn(Pla
         }
     }
     Ok(digest.finish())
+}
+
+/// The tensors of the reading of words that `adapter` has in `file`, as they are planned.
+fn word_tensors<M>(file: &Opened<M>, adapter: &AdapterMeta) -> Result<Vec<Planned>> {
+    let dim = match file.info(WordReading::WEIGHT) {
+        Some((&[_, dim], _)) => dim,
+        _ => 0, // whoever reads it says what is wrong
+    };
+    let planned = |(name, shape): (&str, Vec<usize>)| match file.info(name) {
+        Some((_, Store::F32)) => Ok(Planned { name: name.to_owned(), shape, store: Store::F32 }),
+        other => Err(file.wrong(format!("`{name}`: expected f32 {shape:?}, got {other:?}"))),
+    };
+    adapter.word_tensors(dim).into_iter().map(planned).collect()
 }
 
 /// Shape of a half: [rank, in] or [out, rank] of the base model's matrix.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
-use llmar::checkpoint::{Calibration, TokenizerKind, TokenizerMeta};
+use llmar::checkpoint::{Calibration, TokenizerKind, TokenizerMeta, Words};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use serde_json::{Value, json};
@@ -40,6 +40,10 @@ impl Fixture {
             adapter.push((name(layer, target, "a"), vec![RANK, cols], random.halves(RANK * cols), Store::F16));
             adapter.push((name(layer, target, "b"), vec![rows, RANK], random.halves(rows * RANK), Store::F16));
         }
+        for (name, shape) in [("words.weight", vec![3, 5]), ("words.bias", vec![3]), ("words.mean", vec![3])] {
+            let values = (0..shape.iter().product()).map(|_| 0.5 + 0.3 * random.uniform()).collect();
+            adapter.push((name.to_owned(), shape, values, Store::F32));
+        }
         let meta = AdapterMeta {
             name: "wink — 眨眼".to_owned(),
             rank: RANK,
@@ -52,6 +56,7 @@ impl Fixture {
             needs: BTreeMap::new(),
             idle: None,
             calibration: Calibration { temperature: 1.1, unknown_below: 0.3 },
+            words: Some(Words { vocabulary: ["down", "right", "up"].map(str::to_owned).to_vec(), temperature: 0.2 }),
             stage1_sha256: "1".repeat(64),
             base_source_sha256: "5".repeat(64),
             provenance: BTreeMap::from([("seed".to_owned(), "7".to_owned())]),
@@ -189,7 +194,7 @@ fn what_goes_out_comes_back_bit_for_bit() {
         for template in [None, Some("adapter")] {
             let imported = fixture.import(template).unwrap();
             assert!(!imported.other_lora);
-            assert_eq!((imported.pairs, imported.rounding.changed), ((fixture.adapter.len() - 1) / 2, 0));
+            assert_eq!((imported.pairs, imported.rounding.changed), ((fixture.adapter.len() - 4) / 2, 0));
             assert_eq!(bytes_of(&fixture.path("back")), bytes_of(&fixture.path("adapter")));
         }
     }

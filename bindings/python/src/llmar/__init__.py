@@ -437,13 +437,16 @@ class Recognizer(_Closeable):
         unknown_below: Optional[float] = None,
         greedy: bool = False,
         labels: Optional[Sequence[str]] = None,
+        by_words: bool = False,
     ) -> None:
-        """threads: 1 to 256; top_k: labels of an answer; unknown_below: None for the model's threshold, 0 for never; labels: instead of the model's."""
+        """threads: 1 to 256; top_k: labels of an answer; unknown_below: None for the model's threshold, 0 for never; labels: instead of the model's;
+        by_words: labels are told by the words of their texts, without the language model (LLMAR_SCORING_WORDS)."""
         params = _abi.RecognizerParams(
             threads=_u32(threads, "threads"),
             top_k=_u32(top_k, "top_k"),
             unknown_below=_setting(unknown_below, "unknown_below"),
             decoding=1 if greedy else 0,
+            scoring=1 if by_words else 0,
         )
         out = ctypes.c_void_p()
         with model._use() as raw:

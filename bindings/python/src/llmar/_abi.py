@@ -12,7 +12,7 @@ from typing import Any
 from ._errors import UnsupportedError, of_status
 
 MAJOR = 0
-MINOR = 3
+MINOR = 4
 NAME_BYTES = 64
 TOP = 5
 NO_LABEL = 0xFFFFFFFF
@@ -63,6 +63,7 @@ class RecognizerParams(Struct):
         ("top_k", c_uint32),
         ("unknown_below", c_float),
         ("decoding", c_uint32),
+        ("scoring", c_uint32),
     ]
 
 

@@ -53,6 +53,9 @@ pub fn info(args: &Arguments) -> Result<(), Failure> {
     )?;
     writeln!(out, "prompt       {:?} [tokens] {:?}", meta.prompt.prefix, meta.prompt.suffix)?;
     writeln!(out, "calibration  temperature {}, unknown below {}", meta.calibration.temperature, meta.calibration.unknown_below)?;
+    if let Some(words) = &meta.words {
+        writeln!(out, "words        {}, temperature {}: {}", words.vocabulary.len(), words.temperature, words.vocabulary.join(" "))?;
+    }
     Ok(writeln!(out, "labels       {}: {}", labels.len(), labels.join(", "))?)
 }
 

@@ -26,7 +26,7 @@ usage:
   llmar info MODEL [--json]
   llmar verify MODEL
   llmar recognize MODEL CLIPS... [--top N] [--threads N] [--batch N] [--labels A,B,..] [--unknown-below P] [--greedy]
-                  [--device D] [--memory BYTES] [--json]
+                  [--by-words] [--device D] [--memory BYTES] [--json]
   llmar stream MODEL CLIPS...|- [--top N] [--actions] [--worker] [--json] [LIVE]
   llmar view MODEL CLIPS...|- [--port P] [--record FILE] [--once] [LIVE]
   llmar clip CLIPS... [--index I] [--out FILE]
@@ -35,6 +35,7 @@ usage:
 
 MODEL is a .llmar checkpoint. CLIPS are files of skeleton clips: clip archives (.safetensors), NW-UCLA JSON or DeepMimic JSON;
 the kind is found from the content. D is cpu, cuda:0, cuda:1, ... or auto. `--memory` is a budget for what the model and the recogniser allocate.
+`--by-words` tells labels by the words of their texts, without the language model, where the checkpoint can; `info` lists the words that it knows.
 `stream` feeds clips into a live stream and prints what it says: decisions, and actions that begin and end. `view` shows the same on a page
 that only this machine can open, in real time; what `--record` writes can be played like a clip. `-` reads frames from standard input,
 one a line: {\"time_ns\": 0, \"body\": 0, \"joints\": [[x, y, z], null, ...]}. LIVE are options of both:
@@ -86,6 +87,7 @@ struct Arguments {
     paths: Vec<std::path::PathBuf>,
     json: bool,
     greedy: bool,
+    by_words: bool,
     threads: Option<usize>,
     top: Option<usize>,
     batch: Option<usize>,
@@ -126,6 +128,7 @@ impl Arguments {
             match name.as_str() {
                 "json" => all.json = true,
                 "greedy" => all.greedy = true,
+                "by-words" => all.by_words = true,
                 "threads" => all.threads = Some(parser.value()?.parse()?),
                 "top" => all.top = Some(parser.value()?.parse()?),
                 "batch" => all.batch = Some(parser.value()?.parse()?),
@@ -191,9 +194,18 @@ fn run() -> Result<(), Failure> {
     match command.as_str() {
         "info" => info::info(&parse(&["json"])?),
         "verify" => info::verify(&parse(&[])?),
-        "recognize" => {
-            recognize::recognize(&parse(&["json", "threads", "top", "batch", "labels", "unknown-below", "greedy", "device", "memory"])?)
-        }
+        "recognize" => recognize::recognize(&parse(&[
+            "json",
+            "threads",
+            "top",
+            "batch",
+            "labels",
+            "unknown-below",
+            "greedy",
+            "by-words",
+            "device",
+            "memory",
+        ])?),
         "stream" => {
             let own = ["json", "real-time", "worker", "actions", "top"];
             stream::stream(&parse(&[&own[..], LIVE].concat())?)

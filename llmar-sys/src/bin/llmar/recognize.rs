@@ -5,7 +5,7 @@ use std::path::Path;
 
 use llmar::control::Control;
 use llmar::formats::{OwnedClip, read_clips};
-use llmar::recognizer::{Options, Recognition, Recognizer};
+use llmar::recognizer::{Options, Recognition, Recognizer, Scoring};
 use llmar::text::Decoding;
 
 use crate::{Arguments, Failure};
@@ -17,7 +17,8 @@ pub fn recognize(args: &Arguments) -> Result<(), Failure> {
     }
     let model = args.open(path)?;
     let decoding = if args.greedy { Decoding::Greedy } else { Decoding::Exact };
-    let options = Options { threads: args.threads(), top_k: args.top.unwrap_or(3), decoding, unknown_below: args.unknown_below };
+    let scoring = if args.by_words { Scoring::Words } else { Scoring::LanguageModel };
+    let options = Options { threads: args.threads(), top_k: args.top.unwrap_or(3), decoding, unknown_below: args.unknown_below, scoring };
     let mut recognizer = Recognizer::new(model, options)?;
     if let Some(labels) = &args.labels {
         recognizer.set_labels(&labels.iter().map(String::as_str).collect::<Vec<_>>())?;
