@@ -25,6 +25,12 @@ pub struct Augment {
     pub noise: f32,
     /// Slow normal offset of every joint: four values over the clip, linear between.
     pub drift: f32,
+    /// How far the body moves: every joint's way from its mean place over the clip, times a uniform 1 ± this, one factor a clip.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub amplitude: f32,
+    /// How it stands: normal offset of every joint's place, the same all through the clip.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub posture: f32,
     /// Chance that a joint's channels of one stream (positions or velocities) are zeroed for a whole clip.
     pub joint_drop: f32,
     /// Chance of swapping left and right (x mirrored); only for label sets where the side does not matter.
@@ -32,6 +38,12 @@ pub struct Augment {
     /// How windows are cut, for live models alone; left out: [`Windows::default`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub windows: Option<Windows>,
+}
+
+// Runs are told apart by their settings as text: those of before these settings stay the same runs.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_zero(value: &f32) -> bool {
+    *value == 0.0
 }
 
 impl Default for Augment {
@@ -44,6 +56,8 @@ impl Default for Augment {
             limb: 0.0,
             noise: 0.01,
             drift: 0.0,
+            amplitude: 0.0,
+            posture: 0.0,
             joint_drop: 0.0,
             mirror: 0.0,
             windows: None,
@@ -66,6 +80,8 @@ impl Augment {
         in_range("augment.limb", f64::from(self.limb), 0.0, 0.99)?;
         in_range("augment.noise", f64::from(self.noise), 0.0, 1e3)?;
         in_range("augment.drift", f64::from(self.drift), 0.0, 1e3)?;
+        in_range("augment.amplitude", f64::from(self.amplitude), 0.0, 0.99)?;
+        in_range("augment.posture", f64::from(self.posture), 0.0, 1e3)?;
         in_range("augment.joint_drop", f64::from(self.joint_drop), 0.0, 1.0)?;
         in_range("augment.mirror", f64::from(self.mirror), 0.0, 1.0)?;
         self.windows.as_ref().map_or(Ok(()), Windows::check)
@@ -143,10 +159,13 @@ pub(super) fn rebuild(settings: &Augment, joints: &Joints, coords: usize, row: u
     }
 }
 
-/// A worse sensor and another size: drift, size and noise, of rows [frames, row].
+/// A worse sensor, another size and another way to move: drift, amplitude, posture, size and noise, of rows [frames, row].
 pub(super) fn disturb(settings: &Augment, row: usize, points: &mut [f32], rng: &mut Rng) {
     if settings.drift > 0.0 {
         drift(settings.drift, points.len() / row, row, points, rng);
+    }
+    if settings.amplitude > 0.0 || settings.posture > 0.0 {
+        restyle(settings, row, points, rng);
     }
     let size = 1.0 + settings.scale * rng.signed();
     for value in points {
@@ -200,6 +219,17 @@ fn drift(size: f32, frames: usize, row: usize, points: &mut [f32], rng: &mut Rng
     }
 }
 
+/// The same action by someone who moves further or less far and holds the joints elsewhere, of rows [frames, row].
+fn restyle(settings: &Augment, row: usize, points: &mut [f32], rng: &mut Rng) {
+    let frames = points.len() / row;
+    let factor = 1.0 + settings.amplitude * rng.signed();
+    for channel in 0..row {
+        let mean = points.iter().skip(channel).step_by(row).sum::<f32>() / frames as f32;
+        let offset = settings.posture * rng.normal();
+        points.iter_mut().skip(channel).step_by(row).for_each(|value| *value = mean + factor * (*value - mean) + offset);
+    }
+}
+
 /// Zeroes whole joints of one stream in standardised features [frames, streams · persons · joints · coords].
 pub fn drop_joints(chance: f32, preprocess: &Preprocess, features: &mut [f32], rng: &mut Rng) {
     if chance == 0.0 {
@@ -211,5 +241,32 @@ pub fn drop_joints(chance: f32, preprocess: &Preprocess, features: &mut [f32], r
         if dropped[i % channels] {
             joint.fill(0.0);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_restyled_clip_keeps_its_form_about_another_mean() {
+        // Two channels over four frames; means 2.5 and 0.
+        let plain = [1.0f32, 0.3, 2.0, -0.3, 3.0, 0.3, 4.0, -0.3];
+        let settings = Augment { amplitude: 0.5, posture: 0.2, ..Augment::none() };
+        let (mut points, mut rng) = (plain, Rng::new(3, "restyle", 0));
+        restyle(&settings, 2, &mut points, &mut rng);
+        let mut rng = Rng::new(3, "restyle", 0);
+        let factor = 1.0 + 0.5 * rng.signed();
+        let places = [2.5 + 0.2 * rng.normal(), 0.2 * rng.normal()];
+        assert!(factor != 1.0 && places[1] != 0.0);
+        for (i, (got, was)) in points.iter().zip(plain).enumerate() {
+            let expected = places[i % 2] + factor * (was - [2.5, 0.0][i % 2]);
+            assert!((got - expected).abs() < 1e-6, "{i}: {got} against {expected}");
+        }
+        // Neither: nothing is drawn but the size, so that other changes stay what they were.
+        let (mut points, mut rng, mut other) = (plain, Rng::new(4, "disturb", 0), Rng::new(4, "disturb", 0));
+        disturb(&Augment::none(), 2, &mut points, &mut rng);
+        other.unit();
+        assert_eq!((points, rng.bits()), (plain, other.bits()));
     }
 }

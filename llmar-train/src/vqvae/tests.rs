@@ -185,21 +185,26 @@ fn a_run_learns_repeats_and_resumes() -> Result<()> {
 #[test]
 fn a_run_resumes_across_the_phases() -> Result<()> {
     let _alone = alone();
-    let (folder, config) = small_run(&["features.steps=10", "codes.steps=5"])?;
-    let out = folder.path().join("run");
-    train(&config, &out, false)?;
-    let first = bytes(out.join("stage1.safetensors"))?;
-    train(&config, &out, true)?; // from step 8, in phase one
-    assert!(bytes(out.join("stage1.safetensors"))? == first);
+    let mut runs = Vec::new();
+    for restyled in [&[][..], &["augment.posture=0.05", "augment.amplitude=0.2"][..]] {
+        let (folder, config) = small_run(&[&["features.steps=10", "codes.steps=5"][..], restyled].concat())?;
+        let out = folder.path().join("run");
+        train(&config, &out, false)?;
+        let first = bytes(out.join("stage1.safetensors"))?;
+        train(&config, &out, true)?; // from step 8, in phase one
+        assert!(bytes(out.join("stage1.safetensors"))? == first);
+        runs.push(first);
+    }
+    assert!(runs[0] != runs[1], "another style has no effect");
     Ok(())
 }
 
-/// What the digests of finished runs are of: settings that live models brought along do not show in the others'.
+/// What the digests of finished runs are of: settings that came later do not show where they are not used.
 #[test]
-fn settings_of_before_live_models_are_written_as_they_were() -> Result<()> {
+fn settings_of_before_are_written_as_they_were() -> Result<()> {
     let (_folder, config) = small_run(&[])?;
     let text = serde_json::to_string(&config).map_err(|e| Error::format("settings", e))?;
-    assert!(["idle", "windows", "\"start\""].iter().all(|name| !text.contains(name)), "{text}");
+    assert!(["idle", "windows", "\"start\"", "amplitude", "posture"].iter().all(|name| !text.contains(name)), "{text}");
     Ok(())
 }
 
@@ -307,6 +312,8 @@ fn bad_settings_are_named() -> Result<()> {
         ("data.split=nowhere", "data.split"),
         ("data.validation_subjects=[9]", "data.validation_subjects"),
         ("augment.warp=2.0", "augment.warp"),
+        ("augment.amplitude=1.0", "augment.amplitude"),
+        ("augment.posture=-0.1", "augment.posture"),
         ("device=abacus", "device"),
         ("threads=0", "threads"),
         ("input.root=tail", "root"),
