@@ -16,6 +16,9 @@ const TOLERANCES: [f64; 4] = [0.05, 0.1, 0.15, 0.2];
 /// Decisions with each.
 const DECISIONS: usize = 600;
 
+/// Best label and its probability.
+type Told = (u32, f32);
+
 /// Both sides of the archive's split: the training side is where the streams' constants are chosen.
 pub fn measure(model: &Arc<Model>, archive: &ClipArchive, threads: usize) -> Outcome<Value> {
     let test = archive.splits.get("cross_subject").ok_or("the archive has no split `cross_subject`")?;
@@ -38,8 +41,8 @@ pub fn measure(model: &Arc<Model>, archive: &ClipArchive, threads: usize) -> Out
     Ok(report.into())
 }
 
-/// Best label and probability of each decision, and rows a decision.
-fn run(model: &Arc<Model>, mut motion: Motion<'_>, threads: usize, tolerance: f64) -> Outcome<(Vec<(Option<u32>, f32)>, f64)> {
+/// What each decision tells, and rows a decision.
+fn run(model: &Arc<Model>, mut motion: Motion<'_>, threads: usize, tolerance: f64) -> Outcome<(Vec<Told>, f64)> {
     let mut stream = stream(model, StreamOptions { threads, tolerance, smoothing: 0.0, ..StreamOptions::default() })?;
     let (mut decisions, mut frame) = (Vec::new(), 0);
     let mut events = [Event::default(); 1];
@@ -51,7 +54,7 @@ fn run(model: &Arc<Model>, mut motion: Motion<'_>, threads: usize, tolerance: f6
         while stream.poll(&Control::default(), &mut events)? > 0 {
             let [scored, ..] = events[0].top;
             if events[0].top_count > 0 {
-                decisions.push((Some(scored.label), scored.probability));
+                decisions.push((scored.label, scored.probability));
             }
         }
     }

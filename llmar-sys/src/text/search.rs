@@ -11,7 +11,7 @@
 //!    evenly, n · (exp(L)/n)^(1/T). So Z lies between Z_lo, the sum over known leaves, and Z_hi, with these bounds of all unevaluated nodes added.
 //!
 //! The search goes on until the top k is exact and the best label's probability is known within [`PROBABILITY_TOLERANCE`]. The probability
-//! reported is the middle of [exp(s/T)/Z_hi, exp(s/T)/Z_lo], or another place in it ([`Search::with_interval`]); the other labels have less and a
+//! reported is the middle of [exp(s/T)/Z_hi, exp(s/T)/Z_lo], or, in a stream, another place in it; the other labels have less and a
 //! smaller error. With k ≥ the number of labels
 //! every node is evaluated, Z_lo = Z_hi, and probabilities are exact.
 
@@ -20,7 +20,7 @@ use std::collections::BinaryHeap;
 
 use super::labels::{LabelScore, LabelTrie};
 
-/// Width of the interval in which the probability of the best label is known when a search stops, unless [`Search::with_interval`] says otherwise;
+/// Width of the interval in which the probability of the best label is known when a search stops, unless a stream asks for another;
 /// what is reported is its middle and errs by half of it at most.
 ///
 /// On 80 clips of UTD-MHAD (27 labels with 44 inner nodes, temperature 1.8) the best label takes 25 evaluated nodes on average with 1e-3, 9 with

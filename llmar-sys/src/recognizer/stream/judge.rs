@@ -224,7 +224,7 @@ mod tests {
             top_k in 1_usize..=LABELS,
             window in 0_u64..3_000,
         ) {
-            let rules = Rules { smoothing, begin_at, end_below: begin_at * share, unknown_below: 0.0, top_k, actions_only: false };
+            let rules = Rules { smoothing, begin_at, end_below: begin_at * share, unknown_below: 0.0, top_k, tolerance: 0.15, actions_only: false };
             let (labels, mut judge) = (labels(), Judge::new(LABELS));
             let mut motion = Motion::new();
             let mut events = Vec::new();
