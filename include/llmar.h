@@ -502,7 +502,7 @@ typedef struct llmar_label_score {
     float log_prob;
     /**
      * Calibrated probability over all labels of the recognizer, 0 to 1. Exact when the recognizer's top_k takes in all labels; else the middle of
-     * an interval of at most .01 that is known to hold it.
+     * an interval of at most .01 that is known to hold it. In events of a stream smoothed, of an interval of llmar_stream_params.tolerance.
      */
     float probability;
 } llmar_label_score;

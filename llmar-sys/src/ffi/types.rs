@@ -207,7 +207,7 @@ pub struct llmar_label_score {
     /// Exact natural logarithm of p(label, end of answer | prompt); with LLMAR_SCORING_WORDS, of probability.
     pub log_prob: f32,
     /// Calibrated probability over all labels of the recognizer, 0 to 1. Exact when the recognizer's top_k takes in all labels; else the middle of
-    /// an interval of at most .01 that is known to hold it.
+    /// an interval of at most .01 that is known to hold it. In events of a stream smoothed, of an interval of llmar_stream_params.tolerance.
     pub probability: f32,
 }
 

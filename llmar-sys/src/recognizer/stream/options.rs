@@ -31,8 +31,8 @@ pub struct StreamOptions {
     pub top_k: usize,
     /// A decision is `unknown` when its best probability is below this, 0..=1. `None`: the model's own threshold.
     pub unknown_below: Option<f32>,
-    /// Width of the interval in which the best label's probability is known when a decision is made, 0..=1; 0: all probabilities are exact. Which label is
-    /// best, and the `top_k` after it, is certain in any case. What is told lies a fifth of the way up, where the exact value mostly is: of 600
+    /// Width of the interval in which the best label's probability is known when a decision is made, 0..=1; 0: all probabilities are exact. Which labels
+    /// are the best `top_k` is certain in any case. What is told lies a fifth of the way up, where the exact value mostly is: of 600
     /// decisions at the default .15 it was off by .004 on average and .02 at most (benches/results/stream.md). A narrower interval costs rows.
     pub tolerance: f64,
     /// Weight of what was thought before in the probabilities of a decision, 0 (none) to below 1.
