@@ -487,6 +487,49 @@ static void labels(void)
 }
 
 /* Limits of a call: nothing is lost, the next poll goes on. */
+/* Probabilities of the best label, decision by decision, where a stream may leave them open by `tolerance`. */
+static size_t best_probabilities(float tolerance, float to[MAX_EVENTS])
+{
+    enum { MANY = 30 }; /* so many that not all of their nodes are evaluated */
+    char texts[MANY][16];
+    const char *labels_of[MANY];
+    for (int i = 0; i < MANY; i++) {
+        snprintf(texts[i], sizeof texts[i], "act %d", i);
+        labels_of[i] = texts[i];
+    }
+    llmar_stream_params params = {.struct_size = sizeof params, .smoothing = -1.0f, .tolerance = tolerance, .top_k = 1};
+    llmar_stream *stream = make_stream(&params);
+    EXPECT(LLMAR_OK, llmar_stream_set_labels(stream, labels_of, MANY));
+    size_t count = play(stream, 7, 0, FRAMES, events, 0), told = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (events[i].kind == LLMAR_EVENT_DECISION) {
+            to[told++] = events[i].probability;
+        }
+    }
+    CHECK(told > 3);
+    llmar_stream_free(stream);
+    return told;
+}
+
+/* A negative tolerance is exact, 0 is the default, and a wide one shows. */
+static void tolerances(void)
+{
+    float exact[MAX_EVENTS], near[MAX_EVENTS], other[MAX_EVENTS];
+    const size_t count = best_probabilities(-1.0f, exact);
+    CHECK(best_probabilities(1e-6f, near) == count);
+    for (size_t i = 0; i < count; i++) {
+        CHECK(fabsf(exact[i] - near[i]) <= 2e-6f);
+    }
+    CHECK(best_probabilities(0.0f, near) == count && best_probabilities(0.15f, other) == count);
+    CHECK(memcmp(near, other, count * sizeof *near) == 0);
+    CHECK(best_probabilities(1.0f, other) == count);
+    float widest = 0.0f;
+    for (size_t i = 0; i < count; i++) {
+        widest = fmaxf(widest, fabsf(exact[i] - other[i]));
+    }
+    CHECK(widest > 1e-4f);
+}
+
 static void limits(void)
 {
     static llmar_event all[MAX_EVENTS];
@@ -690,6 +733,7 @@ int main(int argc, char **argv)
         frames();
         what_comes_out();
         labels();
+        tolerances();
         limits();
         worker();
         model_freed_first(argv[1]);
