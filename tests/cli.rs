@@ -270,6 +270,20 @@ fn live_frames_are_streamed() {
     assert!(ran.err.contains("150 frames (0 refused)") && ran.out.lines().all(|line| line.contains("body 7")), "{}", ran.out);
     assert!(ran.out.lines().count() > 5, "{}", ran.out);
 
+    // The same frames as Unity has them, z the other way: the same answers with the axes' name, others without.
+    let mirrored: Vec<f32> = tiny::motion(5, 150).as_chunks::<3>().0.iter().flat_map(|[x, y, z]| [*x, *y, -*z]).collect();
+    let mirrored: String = mirrored.chunks(60).enumerate().map(frame).collect();
+    let answers = |input: &str, axes: &[&str]| -> Vec<_> {
+        let ran = stream_of(input, &[&[model.as_str(), "-", "--json"], axes].concat());
+        assert_eq!(ran.code, 0, "{axes:?}: {}", ran.err);
+        let event = |line: &str| serde_json::from_str::<Value>(line).unwrap();
+        ran.out.lines().map(event).map(|event| (event["time_s"].clone(), event["top"].clone())).collect()
+    };
+    let right = answers(&lines.concat(), &[]);
+    assert!(right.len() > 5 && right == answers(&lines.concat(), &["--axes", "openxr"]));
+    assert_eq!(right, answers(&mirrored, &["--axes", "unity"]));
+    assert_ne!(right, answers(&mirrored, &[]));
+
     // What is no frame, and a frame that comes twice, is said and left out.
     let bad =
         [lines[0].as_str(), "{\"time_ns\": 1}\n", "no\n", "\n", &lines[1], &lines[1], "{\"time_ns\":9,\"joints\":[null]}\n", &lines[2]];
@@ -296,6 +310,8 @@ fn what_cannot_be_streamed_is_said() {
         ("CLIPS", &["stream", model.as_str()][..]),
         ("- alone", &["stream", &model, "-", &clips]),
         ("--layout", &["stream", &model, &clips, "--layout", "coco17"]),
+        ("--axes is for -", &["stream", &model, &clips, "--axes", "ros"]),
+        ("azure_kinect", &["stream", &model, "-", "--axes", "maya"]),
         ("--pause", &["stream", &model, &clips, "--pause", "-1"]),
         ("--fps", &["stream", &model, &clips, "--fps", "nan"]),
         ("--deadline-ms", &["stream", &model, &clips, "--deadline-ms", "0"]),
@@ -368,5 +384,6 @@ fn what_cannot_be_done_is_said_in_one_line() {
         }
     }
     bad(2, "many", &["recognize", &model, &clips, "--threads", "many"]);
+    assert!(good(&["stream", "--help"]).contains("usage:") && good(&["bench", "-h"]).contains("usage:"));
     assert!(good(&["--help"]).contains("usage:") && good(&["--version"]).starts_with("llmar "));
 }

@@ -76,6 +76,16 @@ impl Axes {
     /// Camera frame of Azure Kinect.
     pub const AZURE_KINECT: Self = Self { up: Up::MinusY, handedness: Handedness::Right, metres_per_unit: 0.001 };
 
+    /// The frames above by name, as command lines take them, and OpenCV's in metres.
+    pub const NAMED: [(&str, Self); 6] = [
+        ("openxr", Self::OPENXR),
+        ("unity", Self::UNITY),
+        ("unreal", Self::UNREAL),
+        ("ros", Self::ROS),
+        ("azure_kinect", Self::AZURE_KINECT),
+        ("opencv", Self { metres_per_unit: 1.0, ..Self::AZURE_KINECT }),
+    ];
+
     /// The unit is usable.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use std::time::Duration;
 use llmar::Error;
 use llmar::formats::{OwnedClip, read_clips};
 use llmar::recognizer::Model;
-use llmar::skeleton::Layout;
+use llmar::skeleton::{Axes, Conversion, Layout};
 use serde::{Deserialize, Serialize};
 
 use crate::{Arguments, Failure};
@@ -117,6 +117,8 @@ pub struct Source {
     /// `None`: lines of standard input.
     parts: Option<Vec<Part>>,
     coords: usize,
+    /// Of what standard input says to the library's axes.
+    conversion: Conversion,
     pause_ns: u64,
 }
 
@@ -146,13 +148,16 @@ impl Source {
             bodies: 0,
             parts: None,
             coords: preprocess.coords,
+            conversion: args.axes.unwrap_or_default().conversion(preprocess.coords)?,
             pause_ns: (pause * 1e9) as u64,
         };
         if live {
             return Ok(source);
         }
-        if args.layout.is_some() {
-            return Err(Failure::Usage("--layout is for -: clips say theirs".into()));
+        for (option, given) in [("layout", args.layout.is_some()), ("axes", args.axes.is_some())] {
+            if given {
+                return Err(Failure::Usage(format!("--{option} is for -: clips say theirs")));
+            }
         }
         let (mut parts, mut layout) = (Vec::new(), None);
         for path in paths {
@@ -189,7 +194,7 @@ impl Source {
     pub fn input(&self, start_ns: u64) -> Input<'_> {
         match &self.parts {
             Some(parts) => Input::Stored(Box::new(self.stored(parts, start_ns))),
-            None => Input::Live(read_live(self.layout.joints.len(), self.coords)),
+            None => Input::Live(read_live(self.layout.joints.len(), self.conversion)),
         }
     }
 
@@ -363,17 +368,17 @@ impl Input<'_> {
 }
 
 /// Reads standard input on a thread of its own: a read of it cannot be given up when something else is due.
-fn read_live(joints: usize, coords: usize) -> Receiver<Reading> {
+fn read_live(joints: usize, axes: Conversion) -> Receiver<Reading> {
     let (sender, receiver) = sync_channel(READ_AHEAD);
     std::thread::spawn(move || {
-        if let Err(e) = read_lines(joints, coords, &sender) {
+        if let Err(e) = read_lines(joints, axes, &sender) {
             let _ = sender.send(Err(e)); // nobody may be there any more
         }
     });
     receiver
 }
 
-fn read_lines(joints: usize, coords: usize, sender: &SyncSender<Reading>) -> std::io::Result<()> {
+fn read_lines(joints: usize, axes: Conversion, sender: &SyncSender<Reading>) -> std::io::Result<()> {
     let mut lines = stdin().lock();
     let (mut line, mut number) = (Vec::new(), 0u64);
     while lines.by_ref().take(LINE_LIMIT).read_until(b'\n', &mut line)? > 0 {
@@ -382,12 +387,15 @@ fn read_lines(joints: usize, coords: usize, sender: &SyncSender<Reading>) -> std
             lines.skip_until(b'\n')?;
             Err(format!("longer than {LINE_LIMIT} bytes"))
         } else {
-            Frame::from_json(&line, joints, coords)
+            Frame::from_json(&line, joints, axes.coords())
         };
         line.clear();
         let told = match read {
             Ok(None) => continue,
-            Ok(Some(frame)) => Ok(frame),
+            Ok(Some(mut frame)) => {
+                axes.convert(&mut frame.joints);
+                Ok(frame)
+            }
             Err(e) => Err(format!("line {number}: {e}")),
         };
         if sender.send(Ok(told)).is_err() {

@@ -18,6 +18,7 @@ use std::process::ExitCode;
 use lexopt::prelude::*;
 use llmar::device::Place;
 use llmar::recognizer::{Model, OpenOptions, THREAD_LIMIT};
+use llmar::skeleton::Axes;
 
 const HELP: &str = "\
 llmar: recognises human actions in skeleton clips and live streams
@@ -39,18 +40,21 @@ the kind is found from the content. D is cpu, cuda:0, cuda:1, ... or auto. `--me
 `stream` feeds clips into a live stream and prints what it says: decisions, and actions that begin and end. `view` shows the same on a page
 that only this machine can open, in real time; what `--record` writes can be played like a clip. `-` reads frames from standard input,
 one a line: {\"time_ns\": 0, \"body\": 0, \"joints\": [[x, y, z], null, ...]}. LIVE are options of both:
-  [--real-time] [--pause S] [--fps F] [--every K] [--threads N] [--deadline-ms D] [--layout NAME] [--unknown-below P]
-  [--device D] [--memory BYTES]
+  [--real-time] [--pause S] [--fps F] [--every K] [--threads N] [--deadline-ms D] [--layout NAME] [--axes A]
+  [--unknown-below P] [--device D] [--memory BYTES]
 `--real-time` waits for each frame's time (`view` does so for clips), S are the seconds between clips (1), F the rate of clips that do not
-say theirs (30), K the action tokens between decisions (1). A decision later than D ms is not made; NAME is the layout of the frames of `-`.
+say theirs (30), K the action tokens between decisions (1). A decision later than D ms is not made; NAME is the layout of the frames of `-`,
+A their axes and unit: openxr (the default: y up, z back, metres), unity, unreal, ros, azure_kinect, or opencv in metres.
 `--synthetic` measures a language model of that shape with made-up weights in MODEL's place. `clip` writes one clip as the plain text that examples/c reads.
 Exit status: 0 done, 1 error, 2 wrong usage.";
 
 /// Options of everything that makes a live stream.
-const LIVE: &[&str] = &["pause", "fps", "every", "threads", "deadline-ms", "layout", "unknown-below", "device", "memory"];
+const LIVE: &[&str] = &["pause", "fps", "every", "threads", "deadline-ms", "layout", "axes", "unknown-below", "device", "memory"];
 
 /// Why the program ends without success.
 enum Failure {
+    /// None: help was asked for behind a command.
+    Help,
     /// Wrong words on the command line.
     Usage(String),
     /// The library refused.
@@ -110,6 +114,7 @@ struct Arguments {
     fps: Option<f32>,
     deadline_ms: Option<f64>,
     layout: Option<String>,
+    axes: Option<Axes>,
     record: Option<std::path::PathBuf>,
 }
 
@@ -123,6 +128,7 @@ impl Arguments {
                     continue;
                 }
                 Long(name) if known.contains(name) => (*name).to_owned(),
+                Long("help") | Short('h') => return Err(Failure::Help),
                 _ => return Err(arg.unexpected().into()),
             };
             match name.as_str() {
@@ -151,6 +157,7 @@ impl Arguments {
                 "fps" => all.fps = Some(parser.value()?.parse()?),
                 "deadline-ms" => all.deadline_ms = Some(parser.value()?.parse()?),
                 "layout" => all.layout = Some(parser.value()?.string()?),
+                "axes" => all.axes = Some(axes(&parser.value()?.string()?)?),
                 "record" => all.record = Some(parser.value()?.into()),
                 "synthetic" => all.synthetic = Some(parser.value()?.string()?),
                 _ => all.out = Some(parser.value()?.into()),
@@ -180,6 +187,13 @@ impl Arguments {
     fn threads(&self) -> usize {
         self.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from).min(THREAD_LIMIT))
     }
+}
+
+/// Axes by name.
+fn axes(name: &str) -> Result<Axes, Failure> {
+    let names = Axes::NAMED.map(|(known, _)| known).join(", ");
+    let found = Axes::NAMED.into_iter().find_map(|(known, axes)| (known == name).then_some(axes));
+    found.ok_or_else(|| Failure::Usage(format!("--axes: expected one of {names}, got {name}")))
 }
 
 fn run() -> Result<(), Failure> {
@@ -227,6 +241,10 @@ fn main() -> ExitCode {
         Ok(()) => return ExitCode::SUCCESS,
         // A reader that closes our output early (head) is no failure worth a message.
         Err(Failure::Output(e)) if e.kind() == io::ErrorKind::BrokenPipe => return ExitCode::SUCCESS,
+        Err(Failure::Help) => match writeln!(io::stdout(), "{HELP}") {
+            Ok(()) => return ExitCode::SUCCESS,
+            Err(e) => (1, format!("standard output: {e}")),
+        },
         Err(Failure::Usage(m)) => (2, format!("{m}\n\n{HELP}")),
         Err(Failure::Llmar(e)) => (1, e.to_string()),
         Err(Failure::Clip(clip, e)) => (1, format!("{clip}: {e}")),
