@@ -7,6 +7,7 @@ mod adapter;
 mod config;
 mod head;
 mod llama;
+mod made_up;
 mod memory;
 mod needs;
 mod prompt;
@@ -26,6 +27,7 @@ pub use config::{
 };
 pub use head::Head;
 pub use llama::{Dropout, Llama, Packing};
+pub use made_up::MadeUp;
 pub use memory::Need;
 pub use prompt::Words;
 pub use reading::Reading;
