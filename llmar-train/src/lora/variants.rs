@@ -289,7 +289,8 @@ fn made_up_actions_teach_the_adapter_but_not_the_map() -> Result<()> {
     let untrained = codes(&other)?;
     assert!(trained.0 == untrained.0 && trained.1 != untrained.1);
 
-    let refused: [(&str, fn(&mut Config)); 4] = [
+    type Change = fn(&mut Config);
+    let refused: [(&str, Change); 4] = [
         ("made_up.share", |config| config.made_up = Some(MadeUp { share: 1.5, noise: 1.0 })),
         ("made_up.noise", |config| config.made_up = Some(MadeUp { share: 0.5, noise: -1.0 })),
         ("map", |config| config.map.start = Start::Orthonormal),

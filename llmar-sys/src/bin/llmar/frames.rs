@@ -9,7 +9,7 @@ use std::time::Duration;
 use llmar::Error;
 use llmar::formats::{OwnedClip, read_clips};
 use llmar::recognizer::Model;
-use llmar::skeleton::{Axes, Conversion, Layout};
+use llmar::skeleton::{Conversion, Layout};
 use serde::{Deserialize, Serialize};
 
 use crate::{Arguments, Failure};
