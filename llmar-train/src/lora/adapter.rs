@@ -150,7 +150,7 @@ impl CodeMap {
                     return Err(setting("map.start", "orthonormal or words, as no clips with labels are given", "labels"));
                 };
                 let mean = tokens.mean_dim([0i64].as_slice(), false, Kind::Float);
-                let (weight, bias) = towards_labels(&points, counts, texts, &mean, (f64::from(settings.scale), settings.ridge));
+                let (weight, bias) = towards_labels(&points, counts, texts, &mean, f64::from(settings.scale));
                 Through::Affine(own("map.weight", weight, settings.trainable), own("map.bias", bias, settings.trainable))
             }
             Form::Affine => {
@@ -188,24 +188,20 @@ fn placed(point: Point, ball: Ball, tangent: &Tensor) -> Tensor {
     }
 }
 
-/// ē `[hidden]`, the mean of texts [labels, hidden], and s, which makes e − ē as long as `scale`, on average.
-pub(super) fn text_places(texts: &Tensor, scale: f64) -> (Tensor, f64) {
-    let centre = texts.mean_dim([0i64].as_slice(), false, texts.kind());
-    let lengths = (texts - &centre).square().sum_dim_intlist([-1i64].as_slice(), false, texts.kind()).sqrt();
-    let length = lengths.mean(texts.kind()).double_value(&[]);
-    (centre, scale / length.max(1e-12))
-}
-
 /// Weight [hidden, dim] and bias `[hidden]` of the affine map of points [codes, dim] that comes nearest to μ + s (Σ_l p(l | u) e_l − ē), weighted by
 /// how often a code u occurs: ridge regression. `counts` [codes, labels] give p, `texts` [labels, hidden] are the e_l with mean ē, `mean` `[hidden]` is
-/// μ, and s makes the e_l − ē as long as `scale`, on average. `ridge` is a share of the mean square of a feature.
-fn towards_labels(points: &Tensor, counts: &Tensor, texts: &Tensor, mean: &Tensor, (scale, ridge): (f64, f64)) -> (Tensor, Tensor) {
+/// μ, and s makes the e_l − ē as long as `scale`, on average.
+fn towards_labels(points: &Tensor, counts: &Tensor, texts: &Tensor, mean: &Tensor, scale: f64) -> (Tensor, Tensor) {
+    /// Of the mean square of a feature: enough for features that hardly vary.
+    const RIDGE: f64 = 1e-3;
     let (double, dim) = (Kind::Double, points.size()[1]);
+    let norms = |x: &Tensor| x.square().sum_dim_intlist([-1i64].as_slice(), true, double);
     let texts = texts.to_kind(double);
-    let (centre, factor) = text_places(&texts, scale);
+    let centred = &texts - texts.mean_dim([0i64].as_slice(), true, double);
+    let length = norms(&centred).sqrt().mean(double).clamp_min(1e-12);
     let uses = counts.to_kind(double).sum_dim_intlist([1i64].as_slice(), true, double);
     let shares = counts.to_kind(double) / uses.clamp_min(1.0);
-    let targets = shares.matmul(&(&texts - centre)) * factor;
+    let targets = shares.matmul(&centred) * (length.reciprocal() * scale);
     // Features and targets around their weighted means: the bias takes up the rest.
     let weights = &uses / uses.sum(double).clamp_min(1.0);
     let middle = |x: &Tensor| (x * &weights).sum_dim_intlist([0i64].as_slice(), true, double);
@@ -214,7 +210,7 @@ fn towards_labels(points: &Tensor, counts: &Tensor, texts: &Tensor, mean: &Tenso
     let (x, y) = (&features - &feature_mean, &targets - &target_mean);
     let weighted = (&x * &weights).tr();
     let square = weighted.matmul(&x);
-    let ridge = square.diag(0).mean(double) * ridge + 1e-12;
+    let ridge = square.diag(0).mean(double) * RIDGE + 1e-12;
     let solved = Tensor::linalg_solve(&(square + Tensor::eye(dim, (double, points.device())) * ridge), &weighted.matmul(&y), true);
     let bias = mean.to_kind(double) + (target_mean - feature_mean.matmul(&solved)).squeeze_dim(0);
     (solved.tr().contiguous().to_kind(Kind::Float), bias.to_kind(Kind::Float))
@@ -250,7 +246,7 @@ mod tests {
         let counts = Tensor::from_slice(&[30f32, 0.0, 0.0, 0.0, 30.0, 0.0, 0.0, 0.0, 30.0, 20.0, 20.0, 0.0]).view([4, 3]);
         let texts = Tensor::from_slice(&[2f32, 0.0, 0.0, 0.0, 2.0, 0.0, 0.0, 0.0, 2.0]).view([3, 3]);
         let mean = Tensor::from_slice(&[5f32, 5.0, 5.0]);
-        let (weight, bias) = towards_labels(&points, &counts, &texts, &mean, (3.0, 1e-3));
+        let (weight, bias) = towards_labels(&points, &counts, &texts, &mean, 3.0);
         let rows = values(&points.linear(&weight, Some(&bias)))?;
         let away = |row: usize| [0, 1, 2].map(|i| rows[3 * row + i] - 5.0);
         for row in 0..3 {

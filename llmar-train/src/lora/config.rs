@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use tch::Kind;
 
-use super::made_up::MadeUp;
 use crate::artifacts::Answer;
 use crate::error::Result;
 use crate::torch::{Schedule, file_name, in_range, setting};
@@ -49,9 +48,6 @@ pub struct Config {
     /// The words around the action sentence.
     #[serde(default)]
     pub prompt: Prompt,
-    /// Training passes of made-up actions, so that labels can be told that training does not see; left out: none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub made_up: Option<MadeUp>,
     /// Random changes of training sentences.
     #[serde(default)]
     pub variation: Variation,
@@ -286,25 +282,12 @@ pub struct Map {
     pub start: Start,
     /// Factor at the start. 2.3 gives codes of norm 1 about the norm of SmolLM2's token embeddings around their mean.
     pub scale: f32,
-    /// Of a start at the labels' words: added to the diagonal of the points' squares, in means of that diagonal. Small: codes come as near to their own
-    /// labels as they can. Large: to what labels with the same words share, so that they speak of words that no seen class has together.
-    #[serde(skip_serializing_if = "is_slight")]
-    pub ridge: f64,
     /// Whether an affine map is trained.
     pub trainable: bool,
     /// Learning rate of the map, as a factor on `train.lr`.
     pub lr_factor: f64,
     /// Learning rate of the codes' points themselves; 0: they stay. Tokens do not change, only what they mean to the language model.
     pub points_lr_factor: f64,
-}
-
-/// Enough for features that hardly vary.
-const SLIGHT: f64 = 1e-3;
-
-// Runs are told apart by their settings as text: those of before this setting stay the same runs.
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
-fn is_slight(ridge: &f64) -> bool {
-    *ridge == SLIGHT
 }
 
 impl Default for Map {
@@ -315,7 +298,6 @@ impl Default for Map {
             form: Form::Affine,
             start: Start::Orthonormal,
             scale: 2.3,
-            ridge: SLIGHT,
             trainable: true,
             lr_factor: 1.0,
             points_lr_factor: 0.0,
@@ -425,9 +407,6 @@ impl Config {
         if live && self.words.is_some() {
             return Err(setting("words", "none, as stage 1 is live and what is read is the mean of a whole clip", "some"));
         }
-        if live && self.made_up.is_some() {
-            return Err(setting("made_up", "none, as stage 1 is live and its sentences are of any length", "some"));
-        }
         if live && self.variation.views > 0 {
             return Err(setting("variation.views", "0, as stage 1 is live and no window comes twice", self.variation.views));
         }
@@ -467,7 +446,6 @@ impl Config {
             return Err(setting("map.trainable", "false for the identity", true));
         }
         in_range("map.scale", f64::from(map.scale), 1e-6, 1e6)?;
-        in_range("map.ridge", map.ridge, 1e-9, 1e9)?;
         in_range("prompt.listed", f64::from(self.prompt.listed), 0.0, 1.0)?;
         let (least, most) = self.prompt.list;
         if self.prompt.listed > 0.0 && (least == 0 || least > most) {
@@ -475,9 +453,6 @@ impl Config {
         }
         if self.answer == Answer::LinearHead && self.prompt.listed > 0.0 {
             return Err(setting("prompt.listed", "0 where a head answers, which always chooses among all labels", self.prompt.listed));
-        }
-        if let Some(made_up) = &self.made_up {
-            made_up.check(map, &self.prompt)?;
         }
         if self.tune == Tune::All && self.precision != Precision::F32 {
             return Err(setting("precision", "f32 where all weights are trained", format!("{:?}", self.precision)));

@@ -199,11 +199,6 @@ impl Llama {
         self.embedding.index_select(0, &Tensor::from_slice(&ids).to_device(self.device())).to_kind(Kind::Float)
     }
 
-    /// Mean embedding `[hidden]` of a text's ids.
-    pub fn mean_embedding(&self, ids: &[u32]) -> Tensor {
-        self.embed(ids).mean_dim([0i64].as_slice(), false, Kind::Float)
-    }
-
     /// Logits [keep, vocab] at the packed rows `keep` of inputs x [prefix + clips · rows, hidden].
     pub fn logits(&self, x: &Tensor, packing: &Packing, keep: &[i64], lora: Option<&Lora>, dropout: Dropout) -> Tensor {
         self.words(&self.hidden(x, packing, keep, lora, dropout))

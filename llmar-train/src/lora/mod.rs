@@ -7,7 +7,6 @@ mod adapter;
 mod config;
 mod head;
 mod llama;
-mod made_up;
 mod memory;
 mod needs;
 mod prompt;
@@ -27,7 +26,6 @@ pub use config::{
 };
 pub use head::Head;
 pub use llama::{Dropout, Llama, Packing};
-pub use made_up::MadeUp;
 pub use memory::Need;
 pub use prompt::Words;
 pub use reading::Reading;

@@ -36,7 +36,8 @@ pub struct Packed {
 impl Words {
     /// Tokenises prompt and labels.
     pub fn new(tokenizer: &Tokenizer, prompt: &Prompt, labels: &[String], eos: u32, vocab: usize) -> Result<Self> {
-        let labels: Vec<Vec<u32>> = labels.iter().map(|label| Self::answer(tokenizer, prompt, label)).collect();
+        let labels: Vec<Vec<u32>> =
+            labels.iter().map(|label| tokenizer.encode_continuation(&format!("{}{label}", prompt.answer_lead))).collect();
         let trie = LabelTrie::new(labels.iter().map(Vec::as_slice), eos, vocab)?;
         let (prefix, suffix) = (tokenizer.encode(&prompt.prefix), tokenizer.encode_continuation(&prompt.suffix));
         Ok(Self { prefix, suffix, labels, eos, trie })
@@ -50,11 +51,6 @@ impl Words {
     /// Ids of the longest label.
     pub fn longest(&self) -> usize {
         self.labels.iter().map(Vec::len).max().unwrap_or(0)
-    }
-
-    /// Ids of a text as an answer.
-    pub fn answer(tokenizer: &Tokenizer, prompt: &Prompt, text: &str) -> Vec<u32> {
-        tokenizer.encode_continuation(&format!("{}{text}", prompt.answer_lead))
     }
 
     /// Ids after the sentence when the prompt names `labels` to choose from.
@@ -79,20 +75,15 @@ impl Words {
         Packed { x, packing: Packing::causal(self.prefix.len(), clips, rows, llama.device()), keep }
     }
 
-    /// Clips, their sentences as rows [clips, w, hidden], with labels as their answers: see [`with_texts`](Self::with_texts).
+    /// Clips, their sentences as rows [clips, w, hidden], with their answers, and the ids that follow at the kept rows: every answer's tokens and
+    /// EOS. `suffix` stands after each sentence.
     pub fn with_answers(&self, llama: &Llama, sentences: &Tensor, suffix: &[u32], answers: &[usize]) -> (Packed, Vec<i64>) {
-        let texts: Vec<&[u32]> = answers.iter().map(|answer| self.labels[*answer].as_slice()).collect();
-        self.with_texts(llama, sentences, suffix, &texts)
-    }
-
-    /// Clips, their sentences as rows [clips, w, hidden], with texts as their answers, and the ids that follow at the kept rows: every answer's tokens
-    /// and EOS. `suffix` stands after each sentence.
-    pub fn with_texts(&self, llama: &Llama, sentences: &Tensor, suffix: &[u32], answers: &[&[u32]]) -> (Packed, Vec<i64>) {
-        let longest = answers.iter().map(|ids| ids.len()).max().unwrap_or(0);
+        let longest = answers.iter().map(|a| self.labels[*a].len()).max().unwrap_or(0);
         let words = sentences.size()[1] as usize + suffix.len();
         let rows = words + longest;
         let (mut after, mut keep, mut targets) = (Vec::new(), Vec::new(), Vec::new());
-        for (clip, ids) in answers.iter().enumerate() {
+        for (clip, answer) in answers.iter().enumerate() {
+            let ids = &self.labels[*answer];
             after.extend(ids.iter().copied().chain(std::iter::repeat(self.eos)).take(longest));
             for (j, target) in ids.iter().chain([&self.eos]).enumerate() {
                 keep.push((self.prefix.len() + clip * rows + words - 1 + j) as i64);

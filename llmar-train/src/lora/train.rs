@@ -14,10 +14,9 @@ use super::adapter::{CodeMap, Codebook, Lora};
 use super::config::{Config, Reads, Start, Tune};
 use super::head::Head;
 use super::llama::{Dropout, Llama};
-use super::made_up::Author;
 use super::memory::Need;
 use super::needs;
-use super::prompt::{Packed, Words};
+use super::prompt::Words;
 use super::reading::Reading;
 use super::score::{self, Report};
 use super::sentences::{self, Sentences};
@@ -122,7 +121,8 @@ fn said_of_labels(stage1: &Stage1, clips: &ClipSet, llama: &Llama, words: &Words
             sentence.iter().for_each(|token| count(*token, *label));
         }
     }
-    let texts = tch::no_grad(|| Tensor::stack(&words.labels.iter().map(|ids| llama.mean_embedding(ids)).collect::<Vec<_>>(), 0));
+    let text = |ids: &Vec<u32>| llama.embed(ids).mean_dim([0i64].as_slice(), false, Kind::Float);
+    let texts = tch::no_grad(|| Tensor::stack(&words.labels.iter().map(text).collect::<Vec<_>>(), 0));
     Ok((torch::tensor(&counts, &[codes as i64, labels as i64], llama.device()), texts))
 }
 
@@ -145,8 +145,6 @@ struct Run<'a> {
     head: Option<Head>,
     /// Where labels are told by their words, too.
     reading: Option<Reading>,
-    /// Who makes actions up, where the settings ask for them.
-    author: Option<Author>,
     optimiser: AdamW,
     /// Steps done.
     done: usize,
@@ -161,9 +159,8 @@ impl<'a> Run<'a> {
         let shape = base.meta.config.clone();
         let tokenizer = Tokenizer::new(tokenizer::from_base(&base)?)?;
         let words = Words::new(&tokenizer, &config.prompt, &train.classes, base.meta.eos_id, shape.vocab_size)?;
-        // Texts of a list, and their tokens with what stands between two. Seen labels are named once, made-up texts all differ.
-        let most = config.prompt.list.1.max(config.train.micro_batch);
-        let named = if config.made_up.is_some() { most } else { most.min(train.classes.len()) };
+        // A list names each label once, with what stands between two.
+        let named = config.prompt.list.1.max(config.train.micro_batch).min(train.classes.len());
         let listed = if config.prompt.listed > 0.0 { named * (words.longest() + 2) } else { 0 };
         let rows = words.rows(stage1.meta.encoder.tokens(stage1.meta.preprocess.frames)) + listed;
         if rows > shape.max_position_embeddings {
@@ -192,9 +189,6 @@ impl<'a> Run<'a> {
         let map = CodeMap::new(&mut params, &config.map, &codebook, &llama.embedding.to_kind(Kind::Float), config.seed)?;
         let head = (config.answer == Answer::LinearHead).then(|| Head::new(&mut params, words.labels.len(), shape.hidden_size));
         let reading = config.words.as_ref().map(|words| Reading::fit(words, &stage1, train)).transpose()?;
-        let placed = |noise| (f64::from(config.map.scale), noise);
-        let author = config.made_up.as_ref().map(|made_up| Author::new(&train.classes, &words.labels, most, &llama, placed(made_up.noise)));
-        let author = author.transpose()?;
         let group = |prefix: &str, lr_factor, weight_decay| Group { prefix: prefix.to_owned(), lr_factor, weight_decay };
         let groups = vec![
             group("map.points", config.map.points_lr_factor, 0.0),
@@ -218,7 +212,6 @@ impl<'a> Run<'a> {
             map,
             head,
             reading,
-            author,
             optimiser,
             done: 0,
             best: None,
@@ -262,15 +255,9 @@ impl<'a> Run<'a> {
     }
 
     /// Adds the gradients of a part of the batch: cross-entropy of the answers' tokens and EOS, or of the head's labels, summed, over the batch's size.
-    /// Returns it. A pass of made-up actions takes the part's place.
+    /// Returns it.
     fn backward(&self, sentences: &Sentences, answers: &[usize], rng: &mut Rng) -> f64 {
-        let prompt = &self.config.prompt;
-        if let (Some(author), Some(made_up)) = (&self.author, &self.config.made_up)
-            && rng.unit() < made_up.share
-        {
-            let (packed, targets) = self.made_up(author, answers.len(), rng);
-            return self.backward_packed(&packed, &targets, rng);
-        }
+        let (prompt, train) = (&self.config.prompt, &self.config.train);
         let suffix = if prompt.listed > 0.0 && rng.unit() < prompt.listed {
             let list = self.listed(answers, rng);
             Words::listing(&self.tokenizer, prompt, &list)
@@ -282,27 +269,7 @@ impl<'a> Run<'a> {
             Some(_) => (self.words.prompts(&self.llama, &rows), answers.iter().map(|answer| *answer as i64).collect()),
             None => self.words.with_answers(&self.llama, &rows, &suffix, answers),
         };
-        self.backward_packed(&packed, &targets, rng)
-    }
-
-    /// A pass of `count` made-up actions, listed with others, and the ids that follow at its kept rows.
-    fn made_up(&self, author: &Author, count: usize, rng: &mut Rng) -> (Packed, Vec<i64>) {
-        let (prompt, (least, most)) = (&self.config.prompt, self.config.prompt.list);
-        let texts = least + rng.below(most - least + 1);
-        let w = self.stage1.meta.encoder.tokens(self.stage1.meta.preprocess.frames);
-        let (actions, others) = author.actions((count, w, texts), &self.llama, &self.tokenizer, rng);
-        let (own, rows): (Vec<String>, Vec<Tensor>) = actions.into_iter().unzip();
-        let texts: Vec<&String> = own.iter().chain(&others).collect();
-        let list: Vec<&str> = rng.permutation(texts.len()).into_iter().map(|i| texts[i].as_str()).collect();
-        let suffix = Words::listing(&self.tokenizer, prompt, &list);
-        let answers: Vec<Vec<u32>> = own.iter().map(|text| Words::answer(&self.tokenizer, prompt, text)).collect();
-        let answers: Vec<&[u32]> = answers.iter().map(Vec::as_slice).collect();
-        self.words.with_texts(&self.llama, &Tensor::stack(&rows, 0), &suffix, &answers)
-    }
-
-    fn backward_packed(&self, packed: &Packed, targets: &[i64], rng: &mut Rng) -> f64 {
-        let train = &self.config.train;
-        let targets = Tensor::from_slice(targets).to_device(self.llama.device());
+        let targets = Tensor::from_slice(&targets).to_device(self.llama.device());
         let loss = |hidden: &Tensor| {
             let logits = self.head.as_ref().map_or_else(|| self.llama.words(hidden), |head| head.logits(hidden));
             let sum = logits.cross_entropy_loss(&targets, None::<&Tensor>, Reduction::Sum, -100, train.label_smoothing);
