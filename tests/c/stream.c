@@ -486,7 +486,6 @@ static void labels(void)
     llmar_stream_free(stream);
 }
 
-/* Limits of a call: nothing is lost, the next poll goes on. */
 /* Probabilities of the best label, decision by decision, where a stream may leave them open by `tolerance`. */
 static size_t best_probabilities(float tolerance, float to[MAX_EVENTS])
 {
@@ -530,6 +529,7 @@ static void tolerances(void)
     CHECK(widest > 1e-4f);
 }
 
+/* Limits of a call: nothing is lost, the next poll goes on. */
 static void limits(void)
 {
     static llmar_event all[MAX_EVENTS];
