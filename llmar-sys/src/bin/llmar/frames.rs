@@ -116,8 +116,7 @@ pub struct Source {
     pub bodies: usize,
     /// `None`: lines of standard input.
     parts: Option<Vec<Part>>,
-    coords: usize,
-    /// Of what standard input says to the library's axes.
+    /// From the axes of standard input to the library's.
     conversion: Conversion,
     pause_ns: u64,
 }
@@ -147,7 +146,6 @@ impl Source {
             layout: find(args.layout.as_deref().unwrap_or(&preprocess.layout))?,
             bodies: 0,
             parts: None,
-            coords: preprocess.coords,
             conversion: args.axes.unwrap_or_default().conversion(preprocess.coords)?,
             pause_ns: (pause * 1e9) as u64,
         };
@@ -161,7 +159,7 @@ impl Source {
         }
         let (mut parts, mut layout) = (Vec::new(), None);
         for path in paths {
-            for (part, name) in read(path, fps, source.coords, &find)? {
+            for (part, name) in read(path, fps, preprocess.coords, &find)? {
                 let first = layout.get_or_insert_with(|| name.clone());
                 if *first != name {
                     let what = format!("{}: its layout is `{name}`, that of what comes before `{first}`; a stream has one", path.display());
