@@ -85,6 +85,25 @@ impl Answer {
     }
 }
 
+/// What stands in an action sentence.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reads {
+    /// The code nearest to each feature: the method.
+    #[default]
+    Codes,
+    /// The features themselves, undiscretised: the paper's comparison. The runtime does not do this, so such an adapter is only measured by
+    /// the trainer.
+    Features,
+}
+
+impl Reads {
+    /// As of [`Answer`]: documents leave the default out.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// Tensor of an adapter that answers by [`Answer::LinearHead`]: f16 [labels, hidden].
 pub const HEAD: &str = "head.weight";
 
@@ -108,6 +127,9 @@ pub struct AdapterMeta {
     /// How one of the labels is named.
     #[serde(default, skip_serializing_if = "Answer::is_default")]
     pub answer: Answer,
+    /// What its sentences are made of.
+    #[serde(default, skip_serializing_if = "Reads::is_default")]
+    pub reads: Reads,
     /// Labels by index.
     pub labels: Vec<String>,
     /// Of labels that cannot be told without some joints of the model's layout, their names. Live models.

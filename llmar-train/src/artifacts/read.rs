@@ -10,7 +10,7 @@ use llmar::bytes::Bytes;
 use safetensors::tensor::Metadata;
 use sha2::{Digest, Sha256};
 
-use super::{AdapterMeta, Answer, Kind, Store};
+use super::{AdapterMeta, Answer, Kind, Reads, Store};
 use crate::error::{Error, Result};
 
 /// Largest header that is parsed.
@@ -123,17 +123,21 @@ impl<M> Opened<M> {
 }
 
 impl Opened<AdapterMeta> {
-    /// `Err` for an adapter with a head: its LoRA and codes were taught to please the head, and without it no label's words follow.
-    pub fn answers_in_words(&self) -> Result<()> {
-        if self.meta.answer == Answer::LabelText {
-            return Ok(());
+    /// `Err` for an adapter that only the trainer can ask. One with a head: LoRA and codes were taught to please the head, and without it no label's
+    /// words follow. One that reads features: it was never shown a code.
+    pub fn fits_the_runtime(&self) -> Result<()> {
+        let unsupported = |name: &str, expected: &str, got: &str| {
+            let [name, expected, got] = [name, expected, got].map(str::to_owned);
+            Err(Error::Unsupported { file: self.path.clone(), name, expected, got })
+        };
+        match (self.meta.answer, self.meta.reads) {
+            (Answer::LabelText, Reads::Codes) => Ok(()),
+            (Answer::LinearHead, _) => {
+                let expected = "label_text, as outside the trainer labels are told by their words and there is no head";
+                unsupported("answer", expected, "linear_head")
+            }
+            (_, Reads::Features) => unsupported("reads", "codes, as outside the trainer sentences are made of them", "features"),
         }
-        Err(Error::Unsupported {
-            file: self.path.clone(),
-            name: "answer".to_owned(),
-            expected: "label_text, as outside the trainer labels are told by their words and there is no head".to_owned(),
-            got: "linear_head".to_owned(),
-        })
     }
 }
 

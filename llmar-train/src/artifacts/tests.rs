@@ -16,6 +16,7 @@ fn meta() -> AdapterMeta {
         suffix: ",\n".to_string(),
         answer_lead: " ".to_string(),
         answer: Answer::LabelText,
+        reads: Reads::Codes,
         labels: vec!["a".to_string()],
         needs: BTreeMap::new(),
         idle: None,

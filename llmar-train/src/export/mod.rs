@@ -54,14 +54,14 @@ impl From<Scheme> for Storage {
 /// One layer at a time is widened to f32 and merged; what is kept is packed, so the peak lies one layer above the size of the checkpoint.
 ///
 /// # Errors
-/// [`Error::Unsupported`] for an adapter that answers by a head; [`Error::Mismatch`] when it was trained with other files; [`Error::Format`] for a tensor that is missing, of a wrong shape or superfluous;
+/// [`Error::Unsupported`] for an adapter that answers by a head or reads features; [`Error::Mismatch`] when it was trained with other files; [`Error::Format`] for a tensor that is missing, of a wrong shape or superfluous;
 /// the runtime's errors for what makes no checkpoint. `out` is then as it was.
 pub fn export(base_path: &Path, stage1_path: &Path, adapter_path: &Path, storage: impl Into<Storage>, out: &Path) -> Result<Metadata> {
     let storage = storage.into();
     let base: Opened<BaseMeta> = artifacts::open(base_path)?;
     let stage1: Opened<Stage1Meta> = artifacts::open(stage1_path)?;
     let adapter: Opened<AdapterMeta> = artifacts::open(adapter_path)?;
-    adapter.answers_in_words()?;
+    adapter.fits_the_runtime()?;
     let belongs = |part, expected: &str, given: &Path, got: String| {
         if expected == got {
             return Ok(());

@@ -14,7 +14,7 @@ use llmar::skeleton::{Centre, Heading, Layout, Preprocess, Resample, Scale};
 use super::*;
 use llmar::text::TokenizerTables;
 
-use crate::artifacts::{Answer, FloatTensor, Planned, Values, base_tensors, write, write_lazily};
+use crate::artifacts::{Answer, FloatTensor, Planned, Reads, Values, base_tensors, write, write_lazily};
 use crate::import::import;
 use crate::testing::{Random, shared, tiny_config};
 
@@ -146,6 +146,7 @@ fn fixture(config: LlamaConfig) -> Fixture {
         suffix: SUFFIX.to_string(),
         answer_lead: " ".to_string(),
         answer: Answer::LabelText,
+        reads: Reads::Codes,
         labels: vec!["sit".to_string(), "wave".to_string()],
         needs: BTreeMap::new(),
         idle: None,

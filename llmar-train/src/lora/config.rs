@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use tch::Kind;
 
-use crate::artifacts::Answer;
+use crate::artifacts::{Answer, Reads};
 use crate::error::Result;
 use crate::torch::{Schedule, file_name, in_range, setting};
 use crate::vqvae::{Augment, Data};
@@ -242,17 +242,6 @@ pub enum Form {
     Affine,
     /// The point times `scale`, as in the paper; needs as many features in a code as in an embedding.
     Identity,
-}
-
-/// What stands in an action sentence.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Reads {
-    /// The code nearest to each feature: the method.
-    Codes,
-    /// The features themselves, undiscretised: the paper's comparison. The runtime does not do this, so such an adapter is only measured by
-    /// the trainer.
-    Features,
 }
 
 /// First values of an affine map.

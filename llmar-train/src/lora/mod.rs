@@ -22,7 +22,7 @@ mod variants;
 
 pub use adapter::{CodeMap, Codebook, Lora};
 pub use config::{
-    Adapter, Calibration, Config, Form, Map, Point, Precision, Prompt, Reads, Start, Target, Train, Tune, Variation, Words as WordSettings,
+    Adapter, Calibration, Config, Form, Map, Point, Precision, Prompt, Start, Target, Train, Tune, Variation, Words as WordSettings,
 };
 pub use head::Head;
 pub use llama::{Dropout, Llama, Packing};

@@ -11,9 +11,9 @@ use llmar::device::Vector;
 use llmar::text::{Described, WordReading, words_of};
 use tch::{Device, Kind, Tensor};
 
-use super::config::{Reads, Words};
+use super::config::Words;
 use super::sentences::{Sentences, plain};
-use crate::artifacts::{FloatTensor, Store};
+use crate::artifacts::{FloatTensor, Reads, Store};
 use crate::error::{Error, Result};
 use crate::torch::{setting, values};
 use crate::vqvae::{ClipSet, Stage1};

@@ -7,7 +7,8 @@ use llmar::skeleton::Preprocess;
 use tch::Tensor;
 
 use super::adapter::CodeMap;
-use super::config::{Reads, Variation};
+use super::config::Variation;
+use crate::artifacts::Reads;
 use crate::error::Result;
 use crate::torch::Rng;
 use crate::vqvae::{ClipSet, Stage1};

@@ -13,10 +13,9 @@ use serde_json::Value;
 use tch::{Kind, Tensor};
 
 use super::adapter::{CodeMap, Codebook, Lora};
-use super::config::Reads;
 use super::llama::{Dropout, Llama, Packing};
 use super::{Config, Precision, Prompt, Reading, Sentences, Words, code_rows, plain, score, train};
-use crate::artifacts::{self, AdapterMeta, BaseMeta, Stage1Meta};
+use crate::artifacts::{self, AdapterMeta, BaseMeta, Reads, Stage1Meta};
 use crate::cli::{Part, Setting, read_config};
 use crate::error::{Error, Result};
 use crate::evaluate::{Asking, Disturbance, Side, ask};

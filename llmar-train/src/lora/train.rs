@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tch::{Device, Kind, Reduction, Tensor};
 
 use super::adapter::{CodeMap, Codebook, Lora};
-use super::config::{Config, Reads, Start, Tune};
+use super::config::{Config, Start, Tune};
 use super::head::Head;
 use super::llama::{Dropout, Llama};
 use super::memory::Need;
@@ -21,7 +21,7 @@ use super::reading::Reading;
 use super::score::{self, Report};
 use super::sentences::{self, Sentences};
 use super::tuned;
-use crate::artifacts::{self, AdapterMeta, Answer, BaseMeta, Opened, Store};
+use crate::artifacts::{self, AdapterMeta, Answer, BaseMeta, Opened, Reads, Store};
 use crate::cli::LoraArgs;
 use crate::error::{Error, Result};
 use crate::import::tokenizer;
@@ -432,6 +432,7 @@ impl<'a> Run<'a> {
             suffix: config.prompt.suffix.clone(),
             answer_lead: config.prompt.answer_lead.clone(),
             answer: config.answer,
+            reads: config.map.reads,
             labels: self.train.classes.clone(),
             needs: self.needs(),
             idle: self.train.idle().map(|idle| self.train.classes[idle].clone()),

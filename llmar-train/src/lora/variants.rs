@@ -8,8 +8,8 @@ use tch::{Reduction, Tensor};
 use super::adapter::Lora;
 use super::llama::{Dropout, Llama, Packing};
 use super::tests::{agrees_with_the_runtime, folder, imported, small_lora};
-use super::{Adapter, Config, Head, Precision, Prompt, Reads, Words, code_rows, train};
-use crate::artifacts::{self, AdapterMeta, Answer, BaseMeta, HEAD};
+use super::{Adapter, Config, Head, Precision, Prompt, Words, code_rows, train};
+use crate::artifacts::{self, AdapterMeta, Answer, BaseMeta, HEAD, Reads};
 use crate::error::{Error, Result};
 use crate::export::export;
 use crate::import::tokenizer;
@@ -139,13 +139,21 @@ fn all_weights_can_be_tuned_and_the_runtime_agrees() -> Result<()> {
 }
 
 #[test]
-fn features_can_be_read_without_codes() -> Result<()> {
+fn features_can_be_read_without_codes_but_not_by_the_runtime() -> Result<()> {
     let _alone = alone();
-    let Some(source) = stories("features_can_be_read_without_codes") else { return Ok(()) };
+    let Some(source) = stories("features_can_be_read_without_codes_but_not_by_the_runtime") else { return Ok(()) };
     let (folder, config) = small_lora(&source, &["map.reads=features"])?;
-    let summary = train(&config, &folder.path().join("features"), false, true)?;
+    let out = folder.path().join("features");
+    let summary = train(&config, &out, false, true)?;
     assert!(summary["validation"]["top1"].as_f64() >= Some(60.0), "{summary:#}");
     assert!(summary["test"]["top1"].as_f64().is_some() && summary["test_clips"].as_u64() > Some(0), "{summary:#}");
+    let (adapter, model) = (out.join("adapter.safetensors"), folder.path().join("model.llmar"));
+    let refused = |result: Result<()>| {
+        assert!(matches!(&result, Err(Error::Unsupported { name, got, .. }) if name == "reads" && got == "features"), "{result:?}");
+    };
+    refused(export(&config.base, &config.stage1, &adapter, llmar::device::Scheme::F16, &model).map(|_| ()));
+    refused(peft::export(&adapter, &config.base, None, &folder.path().join("peft")).map(|_| ()));
+    assert!(!model.exists() && !folder.path().join("peft").exists());
     Ok(())
 }
 

@@ -18,12 +18,12 @@ use crate::export::merge::Lora;
 /// `base_name` is what PEFT loads the base model by; without one it is the file or folder that the base model was imported from.
 ///
 /// # Errors
-/// [`Error::Unsupported`] for an adapter that answers by a head; [`Error::Mismatch`] when it was trained on another base model; [`Error::Format`] for half a pair, a tensor of a wrong shape or
+/// [`Error::Unsupported`] for an adapter that answers by a head or reads features; [`Error::Mismatch`] when it was trained on another base model; [`Error::Format`] for half a pair, a tensor of a wrong shape or
 /// storage, or an adapter without a LoRA; a file system's refusal.
 pub fn export(adapter_path: &Path, base_path: &Path, base_name: Option<&str>, out: &Path) -> Result<usize> {
     let base: Opened<BaseMeta> = artifacts::open(base_path)?;
     let adapter: Opened<AdapterMeta> = artifacts::open(adapter_path)?;
-    adapter.answers_in_words()?;
+    adapter.fits_the_runtime()?;
     belongs(adapter_path, &adapter.meta.base_source_sha256, base_path, &base.meta.source_sha256)?;
     let config = &base.meta.config;
     config.check()?;

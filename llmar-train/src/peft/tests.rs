@@ -11,7 +11,7 @@ use safetensors::tensor::TensorView;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::artifacts::{Answer, BaseMeta, FloatTensor, base_tensors, open, write};
+use crate::artifacts::{Answer, BaseMeta, FloatTensor, Reads, base_tensors, open, write};
 use crate::testing::{Random, tiny_config};
 
 const RANK: usize = 4;
@@ -52,6 +52,7 @@ impl Fixture {
             suffix: ":".to_owned(),
             answer_lead: " ".to_owned(),
             answer: Answer::LabelText,
+            reads: Reads::Codes,
             labels: vec!["a".to_owned(), "b".to_owned()],
             needs: BTreeMap::new(),
             idle: None,
