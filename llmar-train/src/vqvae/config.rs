@@ -173,6 +173,10 @@ pub struct Encoder {
     pub dim: usize,
     /// Pad on the left only.
     pub causal: bool,
+    /// Encoders side by side: each has its share of `width` and `dim`, sees all inputs and learns the labels by itself; together they are one encoder
+    /// whose weights from one's channels to another's are zero. 1: one encoder.
+    #[serde(skip_serializing_if = "is_one")]
+    pub members: usize,
     /// `stage1.safetensors` of another run, from whose encoder and input statistics training starts; left out: from random weights. Its shape and
     /// its preparation of clips must be these. Its clips must not be this run's test or validation clips, which nothing here can check.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -181,8 +185,14 @@ pub struct Encoder {
 
 impl Default for Encoder {
     fn default() -> Self {
-        Self { width: 128, halvings: 2, dilations: vec![9, 3, 1], dim: 64, causal: false, start: None }
+        Self { width: 128, halvings: 2, dilations: vec![9, 3, 1], dim: 64, causal: false, members: 1, start: None }
     }
+}
+
+// Runs are told apart by their settings as text: those of before there was a choice stay the same runs.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_one(value: &usize) -> bool {
+    *value == 1
 }
 
 /// How codes move in phase two.
@@ -421,6 +431,14 @@ impl Config {
         in_range("encoder.width", encoder.width as f64, 1.0, 8192.0)?;
         in_range("encoder.halvings", encoder.halvings as f64, 0.0, 6.0)?;
         in_range("encoder.dim", encoder.dim as f64, 1.0, 16384.0)?;
+        let members = encoder.members;
+        if members == 0 || !encoder.width.is_multiple_of(members) || !encoder.dim.is_multiple_of(members) {
+            let expected = format!("a divisor of encoder.width = {} and encoder.dim = {}", encoder.width, encoder.dim);
+            return Err(setting("encoder.members", expected, members));
+        }
+        if members > 1 && encoder.start.is_some() {
+            return Err(setting("encoder.members", "1, as training starts from another encoder (encoder.start)", members));
+        }
         let halved = 1usize << encoder.halvings;
         if self.input.frames == 0 || !self.input.frames.is_multiple_of(halved) {
             return Err(setting("input.frames", format!("a multiple of 2^encoder.halvings = {halved}"), self.input.frames));

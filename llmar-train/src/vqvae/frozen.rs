@@ -47,7 +47,7 @@ impl Stage1 {
             return Err(Error::format(path.display(), detail));
         }
         let mut params = Params::new(device, 0);
-        let mut encoder = Encoder::new(&mut params, shape, quantizer.gain, quantizer.clip);
+        let mut encoder = Encoder::new(&mut params, shape, 1, quantizer.gain, quantizer.clip);
         encoder.import(|name, shape| file.floats(name, shape))?;
         let tangent = file.floats("quantizer.tangent", &[quantizer.codes, quantizer.dim])?;
         let tangent = tensor(&tangent, &[quantizer.codes as i64, quantizer.dim as i64], device);

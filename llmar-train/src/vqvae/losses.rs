@@ -1,15 +1,16 @@
 //! One training step's loss, put together from `crate::losses` by weight.
 
+use llmar::motion::EncoderConfig;
 use serde_json::{Map, Value};
 use tch::{Kind, Tensor};
 
 use super::codebook::Codebook;
-use super::config::Losses;
-use super::model::{Decoder, Head};
+use super::config::{Config, Losses};
+use super::model::{Decoder, Head, segment_means};
 use super::parts::Parts;
 use crate::artifacts::{self, BaseMeta};
 use crate::error::Result;
-use crate::losses::{commit, context, embed, mmd, reconstruction, supervised, usage, zipf};
+use crate::losses::{commit, context, embed, mmd, reconstruction, usage, zipf};
 use crate::torch::{Params, Rng, number, setting, tensor};
 
 /// The parts of a loss: their weighted sum and each one's value for the metrics.
@@ -98,10 +99,10 @@ impl Spoken<'_> {
     /// Mean cross-entropy of the labels that `head` reads from features or codes [batch, w, dim].
     fn loss(self, head: &Head, features: &Tensor, smoothing: f64) -> Tensor {
         match self {
-            Self::Whole(labels) => supervised::loss(&head.forward(features, true), labels, smoothing),
+            Self::Whole(labels) => head.loss(&segment_means(features, head.segments()), labels, smoothing),
             // Windows too short to show anything.
             Self::Parts(parts) if parts.ends.is_empty() => features.sum(Kind::Float) * 0.0,
-            Self::Parts(parts) => supervised::loss(&head.read(&parts.means(features), true), &parts.labels, smoothing),
+            Self::Parts(parts) => head.loss(&parts.means(features), &parts.labels, smoothing),
         }
     }
 }
@@ -119,9 +120,9 @@ pub struct Batch<'a> {
 
 impl Objective {
     /// Modules for the weights that are above 0.
-    pub fn new(params: &mut Params, settings: &Losses, encoder: &llmar::motion::EncoderConfig, classes: usize, clip: f64) -> Result<Self> {
-        let head =
-            settings.supervised().then(|| Head::new(params, encoder.outputs, classes, settings.head_segments, settings.head_dropout));
+    pub fn new(params: &mut Params, config: &Config, encoder: &EncoderConfig, classes: usize) -> Result<Self> {
+        let (settings, clip) = (&config.losses, f64::from(config.quantizer.clip));
+        let head = settings.supervised().then(|| Head::new(params, encoder.outputs, config.encoder.members, classes, settings));
         let decoder = (settings.reconstruction > 0.0).then(|| Decoder::new(params, encoder));
         let mmd = (settings.mmd > 0.0).then(|| Embeddings::read(params, settings, encoder.outputs, clip)).transpose()?;
         Ok(Self { settings: settings.clone(), head, decoder, mmd })

@@ -235,12 +235,36 @@ fn a_run_starts_from_anothers_encoder() -> Result<()> {
     // Only the name of the file it started from is recorded.
     assert!(to.0.provenance["settings"].contains("\"start\":\"stage1.safetensors\""), "{}", to.0.provenance["settings"]);
     // What does not fit is refused.
-    for (change, name) in [((|c| c.encoder.width = 32) as fn(&mut Config), "shape"), (|c| c.input.frames = 32, "input")] {
+    for name in ["shape", "input", "encoder.members"] {
         let mut wrong = second.clone();
-        change(&mut wrong);
+        match name {
+            "shape" => wrong.encoder.width = 32,
+            "input" => wrong.input.frames = 32,
+            _ => wrong.encoder.members = 2,
+        }
         let error = train(&wrong, &at("wrong"), false).map(|_| ()).map_err(|e| e.to_string());
         assert!(error.as_ref().is_err_and(|e| e.contains("encoder.start") && e.contains(name)), "{name}: {error:?}");
     }
+    Ok(())
+}
+
+#[test]
+fn encoders_side_by_side_learn_resume_and_run_as_one() -> Result<()> {
+    let _alone = alone();
+    let (folder, config) = small_run(&["encoder.members=2"])?;
+    let out = folder.path().join("run");
+    let summary = train(&config, &out, false)?;
+    assert!(summary["probe_tokens"].as_f64() >= Some(90.0) && summary["head_tokens"].as_f64() >= Some(90.0), "{summary:#}");
+    let first = bytes(out.join("stage1.safetensors"))?;
+    std::fs::remove_file(out.join("stage1.safetensors")).map_err(Error::io(&out))?;
+    train(&config, &out, true)?;
+    assert!(bytes(out.join("stage1.safetensors"))? == first, "a resumed run ends elsewhere");
+    let (total, different) = compare_tokens(&out.join("stage1.safetensors"), &config.data.archive)?;
+    assert!(total == 54 * 4 && different * 2000 < total.max(2000), "{different} of {total}");
+    // Half of what is stored between a convolution's channels is zero.
+    let file = artifacts::open::<Stage1Meta>(&out.join("stage1.safetensors"))?;
+    let zeros = file.floats("encoder.out.weight", &[8, 24 * 3])?.iter().filter(|w| **w == 0.0).count();
+    assert!((8 * 24 * 3 / 2..8 * 24 * 3 / 2 + 20).contains(&zeros), "{zeros}");
     Ok(())
 }
 
@@ -308,6 +332,8 @@ fn bad_settings_are_named() -> Result<()> {
         ("losses.commit=-0.1", "losses.commit"),
         ("losses.mmd=0.2", "quantizer.update"),
         ("input.frames=18", "input.frames"),
+        ("encoder.members=5", "encoder.members"),
+        ("encoder.members=0", "encoder.members"),
         ("losses.head_segments=3", "losses.head_segments"),
         ("data.split=nowhere", "data.split"),
         ("data.validation_subjects=[9]", "data.validation_subjects"),

@@ -185,7 +185,7 @@ impl<'a> Run<'a> {
         };
         let mut params = Params::new(device, config.seed);
         let gain = clips.start.as_ref().map_or(config.quantizer.gain, |start| start.meta.quantizer.gain);
-        let mut encoder = Encoder::new(&mut params, &shape, gain, config.quantizer.clip);
+        let mut encoder = Encoder::new(&mut params, &shape, config.encoder.members, gain, config.quantizer.clip);
         if let Some(start) = &clips.start {
             if start.meta.encoder != shape {
                 return Err(setting("encoder.start", format!("a stage 1 of the shape {shape:?}"), format!("{:?}", start.meta.encoder)));
@@ -193,8 +193,7 @@ impl<'a> Run<'a> {
             encoder.import(|name, shape| start.floats(name, shape))?;
         }
         let codebook = Codebook::new(&mut params, &config.quantizer, config.encoder.dim);
-        let clip = f64::from(config.quantizer.clip);
-        let objective = Objective::new(&mut params, &config.losses, &shape, clips.train.classes.len(), clip)?;
+        let objective = Objective::new(&mut params, config, &shape, clips.train.classes.len())?;
         let optimiser = optimiser(&params, &config.features);
         Ok(Self { config, clips, params, encoder, codebook, objective, optimiser })
     }
@@ -309,7 +308,7 @@ impl<'a> Run<'a> {
             let features = tch::no_grad(|| self.encoder.forward(&inputs));
             let nearest = self.codebook.quantize(&features.flatten(0, 1)).0;
             let parts = Parts::new(&batch, self.config.losses.head_segments, self.params.device());
-            let said = head.read(&parts.means(&codes.index_select(0, &nearest).view_as(&features)), false).argmax(-1, false);
+            let said = head.read(&parts.means(&codes.index_select(0, &nearest).view_as(&features))).argmax(-1, false);
             let said = Vec::<i64>::try_from(&said)?;
             let last = parts.ends.iter().zip(said).filter_map(|(window, said)| Some((usize::try_from(*window).ok()?, said)));
             all.extend(last.map(|(window, said)| (features.size()[1] as usize, batch.labels[window], said as usize)));
@@ -342,8 +341,8 @@ impl<'a> Run<'a> {
             summary["probe_features"] = probe::accuracy((&train, &y), (&validation, &z), classes, segments).into();
             summary["probe_tokens"] = probe::accuracy((&train_codes, &y), (&validation_codes, &z), classes, segments).into();
             if let Some(head) = self.objective.head() {
-                summary["head_features"] = probe::hits(&head.forward(&validation, false), &z).into();
-                summary["head_tokens"] = probe::hits(&head.forward(&validation_codes, false), &z).into();
+                summary["head_features"] = probe::hits(&head.forward(&validation), &z).into();
+                summary["head_tokens"] = probe::hits(&head.forward(&validation_codes), &z).into();
                 if let Some(streams) = self.clips.validation.streams(1 << self.config.encoder.halvings) {
                     summary["head_windows"] = json!(self.windows(&streams, head, &codes)?);
                 }
