@@ -3,6 +3,7 @@
 # settings on every fold of a set's training side, and the mean of what a linear reading of the held-out clips' tokens names. SET is msr (each odd
 # subject), ucla (each training camera) or jhmdb (four stretches of split 1). With `pool`, from an encoder that other clips taught
 # first, never those of the fold. No test side is read. About 25 s a fold on one core; finished folds are kept.
+# BASE=base.safetensors: also what the language model answers, taught with the same changes of clips (in f32 with PRECISION=f32), a minute or two more a fold.
 set -euo pipefail
 python=$1 train=$2 data=$3 out=$4 name=$5 set=$6
 shift 6
@@ -35,6 +36,22 @@ stage1() { # FOLDER SETTING...: trains unless it is there
   mv "$run/summary.part" "$run/summary.json"
 }
 
+# The language model on top of a finished stage 1. What `augment` does to clips of stage 1, `variation.clip` does to those of stage 2.
+stage2() { # FOLDER SETTING...
+  local run=$1 settings=("precision=${PRECISION:-bf16}")
+  shift
+  for setting in "$@"; do
+    case $setting in
+      augment.*) settings+=("variation.clip.${setting#augment.}") ;;
+      data.*|seed=*) settings+=("$setting") ;;
+    esac
+  done
+  [ -s "$run/answers.json" ] && return
+  "$train" lora "$here/../llmar-train/configs/utd-mhad-stage2.toml" "${settings[@]/#/--set=}" --base "$BASE" --stage1 "$run/stage1.safetensors" \
+    --out "$run/stage2" --resume > "$run/answers.part" 2> "$run/errors" || { tail -n 3 "$run/errors" >&2; exit 1; }
+  mv "$run/answers.part" "$run/answers.json"
+}
+
 # Encoder that starts a fold: names the folder. Two pools serve the five subjects of MSR-Action3D, so each lacks more than its fold.
 pooled() { # FOLD
   local sets held settings=(encoder.width=64 features.steps=1600 codes.steps=1 quantizer.kmeans_rounds=1 data.split=pool)
@@ -64,9 +81,14 @@ for fold in "${folds[@]}"; do
   fi
   runs+=("$out/$name-$set-$fold")
   stage1 "$out/$name-$set-$fold" "${common[@]}" "${own[@]}" "$@"
+  [ -z "${BASE:-}" ] || stage2 "$out/$name-$set-$fold" "${common[@]}" "${own[@]}" "$@"
 done
 "$python" - "$name" "$set" "${runs[@]}" << 'PY'
 import json, pathlib, statistics, sys
-tokens = [json.loads((pathlib.Path(run) / "summary.json").read_text())["probe_tokens"] for run in sys.argv[3:]]
-print(f"| {sys.argv[1]} | {sys.argv[2]} | " + ", ".join(f"{x:.1f}" for x in tokens) + f" | {statistics.mean(tokens):.1f} |")
+def row(of, values):
+    print(f"| {sys.argv[1]} | {sys.argv[2]} | {of} | " + ", ".join(f"{x:.1f}" for x in values) + f" | {statistics.mean(values):.1f} |")
+read = lambda name: [json.loads(file.read_text()) for run in sys.argv[3:] if (file := pathlib.Path(run) / name).exists()]
+row("tokens", [summary["probe_tokens"] for summary in read("summary.json")])
+if answers := read("answers.json"):
+    row("the language model", [summary["validation"]["top1"] for summary in answers])
 PY

@@ -445,7 +445,7 @@ typedef struct llmar_clip {
      */
     size_t joint_count;
     /**
-     * Name of a built-in or registered layout, UTF-8.
+     * Name of a built-in or registered layout, UTF-8; "kinect1_20 without spine, left_foot" for one with fewer joints.
      */
     const char *layout;
     /**
@@ -1536,11 +1536,13 @@ llmar_status llmar_layout_name(size_t index,
 /**
  * Number of joints of a layout.
  *
- * layout: name, UTF-8.
+ * layout: name, UTF-8. "kinect1_20 without spine, left_foot" is a layout too, in every place where one is named: a known one with fewer joints.
  *
- * Threads: any, at once. Errors: LLMAR_ERROR_UNKNOWN_LAYOUT, LLMAR_ERROR_INVALID_UTF8, LLMAR_ERROR_NULL_POINTER.
+ * Threads: any, at once. Errors: LLMAR_ERROR_UNKNOWN_LAYOUT, LLMAR_ERROR_INVALID_ARGUMENT (a joint after "without" that is not there),
+ * LLMAR_ERROR_INVALID_UTF8, LLMAR_ERROR_NULL_POINTER.
  */
-llmar_status llmar_layout_joint_count(const char *layout, size_t *out_count);
+llmar_status llmar_layout_joint_count(const char *layout,
+                                      size_t *out_count);
 
 /**
  * Name of a joint of a layout.

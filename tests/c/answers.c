@@ -257,6 +257,14 @@ static void layouts(llmar_recognizer *recognizer)
     CHECK(joints == JOINTS);
     EXPECT(LLMAR_ERROR_INVALID_ARGUMENT, llmar_layout_joint_name("kinect1_20", JOINTS, &name));
 
+    /* With fewer joints, in the same order. */
+    EXPECT(LLMAR_OK, llmar_layout_joint_count("kinect1_20 without spine, FootLeft", &joints));
+    CHECK(joints == JOINTS - 2);
+    EXPECT(LLMAR_OK, llmar_layout_joint_name("kinect1_20 without spine, FootLeft", 1, &name));
+    CHECK(strcmp(name, "shoulder_center") == 0);
+    EXPECT(LLMAR_ERROR_INVALID_ARGUMENT, llmar_layout_joint_count("kinect1_20 without tail", &joints));
+    EXPECT(LLMAR_ERROR_UNKNOWN_LAYOUT, llmar_layout_joint_count("mine without spine", &joints));
+
     /* The model's layout backwards under other spellings: the same clip, joint by joint, gives the same answer. */
     char spelled[JOINTS][64];
     const char *names[JOINTS];

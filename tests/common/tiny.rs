@@ -81,6 +81,7 @@ pub fn metadata(scheme: Scheme) -> Metadata {
     let layout = Layout::find("kinect1_20").expect("a built-in layout");
     let preprocess = Preprocess {
         layout: layout.name,
+        derived: vec![],
         persons: 1,
         coords: 3,
         frames: FRAMES,

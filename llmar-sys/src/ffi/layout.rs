@@ -1,6 +1,7 @@
 //! Skeleton layouts: which joint stands where.
 
-use std::ffi::{CString, c_char};
+use std::collections::BTreeSet;
+use std::ffi::{CStr, c_char};
 use std::sync::{Mutex, PoisonError};
 
 use super::args;
@@ -8,25 +9,20 @@ use super::fence::fence;
 use super::status::{Failure, llmar_status};
 use crate::skeleton::{Layout, all_layouts};
 
-/// A layout's texts as C reads them.
-struct Texts {
-    name: CString,
-    joints: Vec<CString>,
-}
+/// Names of layouts and joints that were asked for, as C reads them. They are those of whole layouts, of which the number is limited and none goes
+/// away, so these stay for ever. (A layout without some of its joints has the joints of the whole one, and no name here.)
+static TEXTS: Mutex<BTreeSet<&'static CStr>> = Mutex::new(BTreeSet::new());
 
-/// Texts that were asked for. A layout never changes and never goes away, and their number is limited, so these stay for ever.
-static TEXTS: Mutex<Vec<&'static Texts>> = Mutex::new(Vec::new());
-
-fn texts(layout: &Layout) -> Result<&'static Texts, Failure> {
-    // Nothing panics while the list is held, and it cannot be half changed.
+fn lasting(text: &str, what: &'static str) -> Result<*const c_char, Failure> {
+    let text = args::c_text(text, what)?;
+    // Nothing panics while the set is held, and it cannot be half changed.
     let mut all = TEXTS.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(known) = all.iter().find(|known| known.name.as_bytes() == layout.name.as_bytes()) {
-        return Ok(known);
+    if let Some(known) = all.get(text.as_c_str()) {
+        return Ok(known.as_ptr());
     }
-    let joints = layout.joints.iter().map(|joint| args::c_text(joint, "joint")).collect::<Result<_, _>>()?;
-    let new: &'static Texts = Box::leak(Box::new(Texts { name: args::c_text(&layout.name, "layout")?, joints }));
-    all.push(new);
-    Ok(new)
+    let new: &'static CStr = Box::leak(text.into_boxed_c_str());
+    all.insert(new);
+    Ok(new.as_ptr())
 }
 
 /// Number of layouts that are known: the built-in ones, then those that were registered.
@@ -51,18 +47,19 @@ pub unsafe extern "C" fn llmar_layout_count(out_count: *mut usize) -> llmar_stat
 pub unsafe extern "C" fn llmar_layout_name(index: usize, out_text: *mut *const c_char) -> llmar_status {
     fence("llmar_layout_name", || {
         let out = args::out(out_text, "out_text")?;
-        let texts = texts(args::element(&all_layouts(), index, "index")?)?;
+        let name = lasting(&args::element(&all_layouts(), index, "index")?.name, "layout")?;
         // SAFETY: `out` was checked.
-        unsafe { out.write(texts.name.as_ptr()) };
+        unsafe { out.write(name) };
         Ok(())
     })
 }
 
 /// Number of joints of a layout.
 ///
-/// layout: name, UTF-8.
+/// layout: name, UTF-8. "kinect1_20 without spine, left_foot" is a layout too, in every place where one is named: a known one with fewer joints.
 ///
-/// Threads: any, at once. Errors: LLMAR_ERROR_UNKNOWN_LAYOUT, LLMAR_ERROR_INVALID_UTF8, LLMAR_ERROR_NULL_POINTER.
+/// Threads: any, at once. Errors: LLMAR_ERROR_UNKNOWN_LAYOUT, LLMAR_ERROR_INVALID_ARGUMENT (a joint after "without" that is not there),
+/// LLMAR_ERROR_INVALID_UTF8, LLMAR_ERROR_NULL_POINTER.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn llmar_layout_joint_count(layout: *const c_char, out_count: *mut usize) -> llmar_status {
     fence("llmar_layout_joint_count", || {
@@ -88,9 +85,9 @@ pub unsafe extern "C" fn llmar_layout_joint_name(layout: *const c_char, joint: u
         let out = args::out(out_text, "out_text")?;
         // SAFETY: NULL or as the header demands.
         let layout = Layout::find(unsafe { args::text(layout, "layout") }?)?;
-        let name = args::element(&texts(&layout)?.joints, joint, "joint")?;
+        let name = lasting(args::element(&layout.joints, joint, "joint")?, "joint")?;
         // SAFETY: `out` was checked.
-        unsafe { out.write(name.as_ptr()) };
+        unsafe { out.write(name) };
         Ok(())
     })
 }

@@ -186,7 +186,7 @@ pub struct llmar_clip {
     pub persons: usize,
     /// V, as many as the layout has.
     pub joint_count: usize,
-    /// Name of a built-in or registered layout, UTF-8.
+    /// Name of a built-in or registered layout, UTF-8; "kinect1_20 without spine, left_foot" for one with fewer joints.
     pub layout: *const c_char,
     /// T times in nanoseconds, strictly increasing, from any zero. NULL: frames are evenly spaced.
     pub timestamps_ns: *const u64,

@@ -64,7 +64,7 @@ pub fn canonical(preprocess: &Preprocess, clip: &Clip<'_>) -> Result<Canonical> 
         return Err(Error::argument("coords", format!("{} as the model has", preprocess.coords), clip.coords));
     }
     let shape = Shape { frames: clip.frames, joints: target.joints.len(), coords: clip.coords };
-    let ways = source.ways_to(&target);
+    let ways = source.ways_to(&target, &preprocess.derived);
     let people = (0..clip.persons).map(|person| map_person(clip, person, &ways)).collect();
     let mut people = most_moving(people, shape, preprocess.persons);
     if people.is_empty() {

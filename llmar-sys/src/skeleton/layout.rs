@@ -97,17 +97,44 @@ pub fn all_layouts() -> Vec<Layout> {
 }
 
 impl Layout {
-    /// A built-in or registered layout by name.
+    /// A built-in or registered layout by name, or such a layout with fewer joints: `kinect1_20 without spine, left_foot, right_foot`.
     ///
     /// # Errors
-    /// [`Error::UnknownLayout`].
+    /// [`Error::UnknownLayout`]; [`Error::InvalidArgument`] when a joint to be left out is not there, or none would be left.
     pub fn find(name: &str) -> Result<Layout> {
         let name = ALIASES.iter().find(|(alias, _)| *alias == name).map_or(name, |(_, target)| *target);
         if let Some(layout) = BUILTIN.iter().find(|layout| layout.name == name) {
             return Ok(layout.clone());
         }
         let registered = REGISTERED.read().unwrap_or_else(PoisonError::into_inner);
-        registered.iter().find(|layout| layout.name == name).cloned().ok_or_else(|| Error::UnknownLayout { name: name.to_owned() })
+        if let Some(layout) = registered.iter().find(|layout| layout.name == name) {
+            return Ok(layout.clone());
+        }
+        drop(registered);
+        match name.split_once(" without ") {
+            Some((whole, joints)) => Layout::find(whole)?.without(&joints.split(',').map(str::trim).collect::<Vec<_>>()),
+            None => Err(Error::UnknownLayout { name: name.to_owned() }),
+        }
+    }
+
+    /// This layout without some of its joints, under the name by which [`find`](Self::find) has it. A joint's parent is the nearest that is left.
+    fn without(&self, names: &[&str]) -> Result<Layout> {
+        let mut left_out = vec![false; self.joints.len()];
+        for name in names {
+            let Some(joint) = self.joint(name) else {
+                return Err(Error::argument("layout", format!("joints of `{}` after `without`", self.name), format!("`{name}`")));
+            };
+            left_out[joint] = true;
+        }
+        let of = |wanted: bool| (0..left_out.len()).filter(|joint| left_out[*joint] == wanted).collect::<Vec<_>>();
+        let (kept, gone) = (of(false), of(true));
+        let written = |joints: &[usize]| joints.iter().map(|joint| self.joints[*joint].as_str()).collect::<Vec<_>>();
+        let mut layout = Layout::new(&format!("{} without {}", self.name, written(&gone).join(", ")), &written(&kept))?;
+        for (parent, joint) in layout.parents.iter_mut().zip(&kept) {
+            let mut ancestors = std::iter::successors(self.parents[*joint], |joint| self.parents[*joint]);
+            *parent = ancestors.find_map(|ancestor| kept.binary_search(&ancestor).ok());
+        }
+        Ok(layout)
     }
 
     /// A layout that is not in the registry: distinct joint names, parents unknown.
@@ -189,12 +216,16 @@ impl Layout {
 
     /// How each joint of `target` is had from this layout: the mean of these joints of `self`; empty when it cannot be had.
     pub fn map_to(&self, target: &Layout) -> Vec<Vec<usize>> {
-        self.ways_to(target).into_iter().map(|ways| ways.into_iter().next().unwrap_or_default()).collect()
+        self.ways_to(target, &[]).into_iter().map(|ways| ways.into_iter().next().unwrap_or_default()).collect()
     }
 
-    /// Every way to have each joint of `target`, best first: the joint itself, then each line of [`DERIVATIONS`] whose sources are there.
-    pub(super) fn ways_to(&self, target: &Layout) -> Vec<Vec<Vec<usize>>> {
-        target.joints.iter().map(|joint| self.ways(&split(joint))).collect()
+    /// Every way to have each joint of `target`, best first: the joint itself, then each line of [`DERIVATIONS`] whose sources are there. No way
+    /// goes over a joint that any name of `derived` means.
+    pub(super) fn ways_to(&self, target: &Layout, derived: &[String]) -> Vec<Vec<Vec<usize>>> {
+        let derived: Vec<Joint> = derived.iter().map(|name| identify(name)).collect();
+        let hidden: Vec<bool> = self.joints.iter().map(|joint| derived.contains(&identify(joint))).collect();
+        let open = |way: &Vec<usize>| way.iter().all(|joint| !hidden[*joint]);
+        target.joints.iter().map(|joint| self.ways(&split(joint)).into_iter().filter(open).collect()).collect()
     }
 
     fn ways(&self, wanted: &Joint) -> Vec<Vec<usize>> {

@@ -83,7 +83,7 @@ impl PoseMap {
     /// nothing to stand in for, a joint without which no window can begin.
     pub fn new(preprocess: &Preprocess, source: &Layout) -> Result<Self> {
         let target = preprocess.target();
-        let ways = source.ways_to(&target);
+        let ways = source.ways_to(&target, &preprocess.derived);
         let space = Space::new(preprocess)?;
         let mut needed = vec![space.root];
         needed.extend(space.segment.iter().flat_map(|(ends, _)| *ends));

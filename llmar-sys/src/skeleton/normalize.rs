@@ -23,6 +23,10 @@ pub struct Preprocess {
     pub layout: String,
     /// Joint names of that layout, as a check that both sides mean the same.
     pub joints: Vec<String>,
+    /// Joints of it that are always had from others (a hip centre from the hips, a foot from its ankle), whatever a skeleton says of them itself:
+    /// trackers disagree about where they are, and vouch for them in one clip and not in the next.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub derived: Vec<String>,
     /// Persons fed to the model, 1 or 2, most moving first; an absent second person is zero.
     pub persons: usize,
     /// 2 or 3 coordinates.
@@ -119,6 +123,10 @@ impl Preprocess {
             && !known.has_joints(&self.joints)
         {
             return bad("joints", format!("expected the joints of layout `{}` in its order, got others", self.layout));
+        }
+        let ways = target.ways_to(&target, &self.derived);
+        if let Some(name) = self.derived.iter().find(|name| target.joint(name).is_none_or(|joint| ways[joint].is_empty())) {
+            return bad("derived", format!("expected joints of the model that its others can stand in for, got `{name}`"));
         }
         if !(1..=2).contains(&self.persons) {
             return bad("persons", format!("expected 1 or 2, got {}", self.persons));

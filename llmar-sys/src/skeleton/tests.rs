@@ -21,6 +21,7 @@ fn settings() -> Preprocess {
     Preprocess {
         layout: "kinect1_20".into(),
         joints: kinect().joints,
+        derived: vec![],
         persons: 1,
         coords: 3,
         frames: 64,
@@ -173,6 +174,38 @@ fn a_joint_never_seen_is_derived_as_if_the_layout_lacked_it() {
     assert_eq!(got.missing, 4.0 / 80.0, "it was not seen, so it counts as missing");
 }
 
+/// Trackers that vouch for a centre now and then, or have it elsewhere, give what a tracker without one gives.
+#[test]
+fn a_derived_joint_is_never_read() {
+    let model = Preprocess { derived: vec!["hip_center".into(), "spine".into(), "left_foot".into()], ..settings() };
+    model.check().unwrap();
+    let (joints, elsewhere) = (body(8), {
+        let mut joints = body(8);
+        joints.chunks_exact_mut(60).for_each(|row| [HIP, 1, 15].into_iter().for_each(|joint| row[joint * 3 + 1] += 0.3));
+        joints
+    });
+    let expected = prepare(&model, &clip(&joints)).unwrap();
+    assert_eq!(expected.missing, 0.0, "what is never read is not missing");
+    assert_ne!(expected, prepare(&settings(), &clip(&joints)).unwrap());
+    for vouched in 0..8 {
+        let mut valid = vec![1u8; 160];
+        (0..8).filter(|frame| *frame != vouched).for_each(|frame| [HIP, 1, 15].into_iter().for_each(|joint| valid[frame * 20 + joint] = 0));
+        assert_eq!(prepare(&model, &Clip { valid: Some(&valid), ..clip(&elsewhere) }).unwrap(), expected);
+    }
+    let canonical = canonical(&Preprocess { derived: model.derived.clone(), ..plain(8) }, &clip(&elsewhere)).unwrap();
+    let row = &canonical.joints[..60];
+    let middle = |a: usize, b: usize| -> Vec<f32> { (0..3).map(|axis| f32::midpoint(row[a * 3 + axis], row[b * 3 + axis])).collect() };
+    assert!(close(&row[HIP * 3..][..3], &middle(LEFT_HIP, RIGHT_HIP), 1e-6));
+    assert!(close(&row[3..6], &middle(HIP, SHOULDERS), 1e-6), "the spine lies between hips and shoulders");
+    assert_eq!(row[15 * 3..][..3], row[14 * 3..][..3], "the foot is at its ankle");
+    // The same joints by other names: ntu25's spine base and mid are not read, its hips are.
+    let ntu = Layout::find("ntu25").unwrap();
+    let middle = ["spine_base", "spine_mid", "left_foot"].map(|name| ntu.joint(name).unwrap());
+    let ways = ntu.ways_to(&kinect(), &model.derived);
+    assert!(ways.iter().flatten().flatten().all(|joint| !middle.contains(joint)));
+    assert!(ways.iter().all(|ways| !ways.is_empty()));
+}
+
 #[test]
 fn a_joint_made_of_several_needs_all_of_them() {
     let coco = Layout::find("coco17").unwrap();
@@ -318,6 +351,9 @@ fn each_bad_setting_is_named() {
     says(Preprocess { joints: kinect().joints[1..].to_vec(), ..settings() }, "joints");
     says(Preprocess { joints: kinect().joints.into_iter().rev().collect(), ..settings() }, "joints");
     says(Preprocess { layout: String::new(), ..settings() }, "joints");
+    says(Preprocess { derived: vec!["tail".into()], ..settings() }, "derived");
+    says(Preprocess { derived: vec!["left_knee".into()], ..settings() }, "derived"); // nothing stands in for it
+    says(Preprocess { derived: ["hip_center", "left_hip"].map(str::to_owned).to_vec(), ..settings() }, "derived");
     says(Preprocess { persons: 0, ..settings() }, "persons");
     says(Preprocess { persons: 3, ..settings() }, "persons");
     says(Preprocess { coords: 4, ..settings() }, "coords");

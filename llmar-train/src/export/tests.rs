@@ -65,6 +65,7 @@ fn stage1_meta() -> Stage1Meta {
     let preprocess = Preprocess {
         layout: "kinect1_20".to_string(),
         root: joints[0].clone(),
+        derived: vec![],
         persons: 1,
         coords: 3,
         frames: 16,

@@ -149,6 +149,7 @@ mod tests {
             let preprocess = Preprocess {
                 layout: layout.name.clone(),
                 joints: layout.joints.clone(),
+                derived: vec![],
                 persons,
                 coords: 3,
                 frames: 5,

@@ -126,6 +126,9 @@ pub struct Input {
     /// Layout of the model; clips of others are mapped to it. Empty: the archive's.
     #[serde(default)]
     pub layout: String,
+    /// Joints that are always had from others, whatever a clip says of them itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub derived: Vec<String>,
     /// Persons, 1 or 2.
     pub persons: usize,
     /// Coordinates, 2 or 3.

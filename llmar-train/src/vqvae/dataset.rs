@@ -143,6 +143,7 @@ impl ClipSet {
         let mut preprocess = Preprocess {
             layout: layout.name.clone(),
             joints: layout.joints.clone(),
+            derived: input.derived.clone(),
             persons: input.persons,
             coords: input.coords,
             frames: input.frames,

@@ -204,7 +204,7 @@ fn a_run_resumes_across_the_phases() -> Result<()> {
 fn settings_of_before_are_written_as_they_were() -> Result<()> {
     let (_folder, config) = small_run(&[])?;
     let text = serde_json::to_string(&config).map_err(|e| Error::format("settings", e))?;
-    assert!(["idle", "windows", "\"start\"", "amplitude", "posture"].iter().all(|name| !text.contains(name)), "{text}");
+    assert!(["idle", "windows", "\"start\"", "amplitude", "posture", "derived"].iter().all(|name| !text.contains(name)), "{text}");
     Ok(())
 }
 
@@ -265,6 +265,33 @@ fn encoders_side_by_side_learn_resume_and_run_as_one() -> Result<()> {
     let file = artifacts::open::<Stage1Meta>(&out.join("stage1.safetensors"))?;
     let zeros = file.floats("encoder.out.weight", &[8, 24 * 3])?.iter().filter(|w| **w == 0.0).count();
     assert!((8 * 24 * 3 / 2..8 * 24 * 3 / 2 + 20).contains(&zeros), "{zeros}");
+    Ok(())
+}
+
+/// Clips of twenty joints for a model of eighteen, of which it derives two: trainer and runtime read them alike.
+#[test]
+fn a_model_reads_fewer_joints_than_its_clips_have() -> Result<()> {
+    let _alone = alone();
+    let (folder, config) =
+        small_run(&["input.layout=\"kinect1_20 without head, right_foot\"", "input.derived=[\"hip_center\",\"spine\"]"])?;
+    let out = folder.path().join("run");
+    let summary = train(&config, &out, false)?;
+    assert!(summary["probe_tokens"].as_f64() >= Some(90.0), "{summary:#}");
+    let stage1 = out.join("stage1.safetensors");
+    let meta = artifacts::open::<Stage1Meta>(&stage1)?.meta;
+    assert_eq!((meta.preprocess.joints.len(), meta.encoder.inputs), (18, 18 * 3 * 2));
+    assert_eq!((meta.preprocess.layout.as_str(), meta.preprocess.derived.len()), ("kinect1_20 without head, right_foot", 2));
+    let (total, different) = compare_tokens(&stage1, &config.data.archive)?;
+    assert!(total == 54 * 4 && different * 2000 < total.max(2000), "{different} of {total}");
+    for (setting, named) in [
+        ("input.layout=\"kinect1_20 without tail\"", "`tail`"),
+        ("input.layout=\"kinect1_20 without hip_center\"", "preprocess.root"),
+        ("input.derived=[\"left_knee\"]", "preprocess.derived"),
+    ] {
+        let (folder, wrong) = small_run(&[setting])?;
+        let error = train(&wrong, &folder.path().join("wrong"), false).map(|_| ()).map_err(|e| e.to_string());
+        assert!(error.as_ref().is_err_and(|e| e.contains(named)), "{setting}: {error:?}");
+    }
     Ok(())
 }
 

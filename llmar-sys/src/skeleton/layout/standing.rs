@@ -52,6 +52,7 @@ fn preprocess(heading: Heading, scale: Scale) -> Preprocess {
     Preprocess {
         layout: "kinect1_20".into(),
         joints: Layout::find("kinect1_20").unwrap().joints,
+        derived: vec![],
         persons: 1,
         coords: 3,
         frames: 1,

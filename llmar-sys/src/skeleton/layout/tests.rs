@@ -233,3 +233,34 @@ fn mirrored_pairs_are_an_involution() {
     let ntu = [0, 1, 2, 3, 8, 9, 10, 11, 4, 5, 6, 7, 16, 17, 18, 19, 12, 13, 14, 15, 20, 23, 24, 21, 22];
     assert_eq!(Layout::find("ntu25").unwrap().mirrored(), ntu);
 }
+
+#[test]
+fn a_layout_without_some_joints_keeps_the_rest_in_order() {
+    let whole = Layout::find("kinect1_20").unwrap();
+    let part = Layout::find("kinect1_20 without right_foot,spine , LeftFoot").unwrap();
+    assert_eq!(part.name, "kinect1_20 without spine, left_foot, right_foot");
+    assert_eq!(Layout::find(&part.name).unwrap(), part);
+    assert_eq!(part.joints.len(), 17);
+    let parent_of = |layout: &Layout, joint: &str| {
+        let parent = layout.parents[layout.joint(joint).unwrap()].map(|parent| layout.joints[parent].clone());
+        parent.unwrap_or_default()
+    };
+    for joint in &part.joints {
+        let expected = if joint == "shoulder_center" { "hip_center".to_owned() } else { parent_of(&whole, joint) };
+        assert_eq!(parent_of(&part, joint), expected, "{joint}");
+    }
+    assert!(whole.map_to(&part).iter().zip(&part.joints).all(|(from, joint)| named(&whole, from) == [joint.as_str()]));
+    // By an alias, and of a registered layout.
+    assert_eq!(Layout::find("kinect2 without neck").unwrap().joints.len(), 24);
+    Layout::register("test_without", &["root", "tip", "end"]).unwrap();
+    assert_eq!(Layout::find("test_without without tip").unwrap().joints, ["root", "end"]);
+    for (wrong, said) in [
+        ("kinect1_21 without spine", "kinect1_21"),
+        ("kinect1_20 without tail", "`tail`"),
+        ("kinect1_20 without ", "``"),
+        ("test_without without root, tip, end", "none"),
+    ] {
+        let error = Layout::find(wrong).unwrap_err().to_string();
+        assert!(error.contains(said), "{wrong}: {error}");
+    }
+}
