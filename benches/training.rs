@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use llmar_train::artifacts::{self, BaseMeta};
-use llmar_train::cli::{Setting, read_config};
+use llmar_train::settings::{Setting, read_config};
 use llmar_train::{Error, Result, lora, vqvae};
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};

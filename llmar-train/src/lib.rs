@@ -16,6 +16,7 @@ pub mod lora;
 pub mod losses;
 pub mod peft;
 pub mod report;
+pub mod settings;
 #[cfg(feature = "torch")]
 pub mod torch;
 #[cfg(feature = "torch")]

@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::cli::{SchemeName, Setting, read_config};
+use crate::cli::SchemeName;
 use crate::error::{Error, Result};
+use crate::settings::{Setting, read_config};
 use crate::torch::setting;
 use crate::{lora, vqvae};
 

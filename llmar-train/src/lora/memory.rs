@@ -118,7 +118,7 @@ mod tests {
     #[test]
     fn the_papers_run_fits_one_gpu_of_80_gb() -> crate::Result<()> {
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/paper-ntu60-stage2.toml");
-        let config: Config = crate::cli::read_config(&path, &[])?;
+        let config: Config = crate::settings::read_config(&path, &[])?;
         let need = Need::of(&config, &llama_13b(), (config.train.micro_batch, 120), (6, 32000), (512, 5120));
         // 13.0 billion weights at two bytes, 52.4 million trained parameters (r = 64 on q and v) at 16.
         assert!((25.9e9..26.2e9).contains(&(need.base as f64)), "{need}");

@@ -37,7 +37,7 @@ const SNAPSHOT: &str = "adapter.state";
 
 /// The command `lora`.
 pub fn run(args: &LoraArgs) -> Result<()> {
-    let mut config: Config = crate::cli::read_config(&args.config, &args.set)?;
+    let mut config: Config = crate::settings::read_config(&args.config, &args.set)?;
     config.base = args.base.clone().unwrap_or(config.base);
     config.stage1 = args.stage1.clone().unwrap_or(config.stage1);
     let summary = train(&config, &args.out, args.resume, false)?;

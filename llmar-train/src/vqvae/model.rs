@@ -45,17 +45,14 @@ impl Conv {
 }
 
 impl Conv {
-    /// The weight without groups, [c_out, c_in, kernel]: zero from one group's channels to another's.
-    fn dense(&self) -> Tensor {
+    /// The weight without groups, [c_out, c_in, kernel]: zero from one group's channels to another's. `shape`: its own.
+    fn dense(&self, shape: &ConvShape) -> Tensor {
         let weight = self.weight.detach();
-        if self.groups == 1 {
-            return weight;
-        }
-        let parts: Vec<Tensor> = weight.chunk(self.groups, 0);
-        let [rows, per_group, kernel] = parts[0].size()[..] else { return weight };
-        let whole = Tensor::zeros([self.groups * rows, self.groups * per_group, kernel], (weight.kind(), weight.device()));
-        for (i, part) in (0..).zip(&parts) {
-            whole.narrow(0, i * rows, rows).narrow(1, i * per_group, per_group).copy_(part);
+        let [c_out, c_in, kernel] = [shape.c_out, shape.c_in, shape.kernel].map(|n| n as i64);
+        let (rows, columns) = (c_out / self.groups, c_in / self.groups);
+        let whole = Tensor::zeros([c_out, c_in, kernel], (weight.kind(), weight.device()));
+        for (i, part) in (0..).zip(weight.chunk(self.groups, 0)) {
+            whole.narrow(0, i * rows, rows).narrow(1, i * columns, columns).copy_(&part);
         }
         whole
     }
@@ -65,7 +62,7 @@ impl Conv {
 fn export(shapes: &[ConvShape], convs: &[Conv]) -> Result<Vec<FloatTensor>> {
     let mut out = Vec::new();
     for (shape, conv) in shapes.iter().zip(convs) {
-        let rows = values(&conv.dense().permute([0, 2, 1]))?;
+        let rows = values(&conv.dense(shape).permute([0, 2, 1]))?;
         out.push((shape.weight(), vec![shape.c_out, shape.cols()], rows, Store::F16));
         out.push((shape.bias(), vec![shape.c_out], values(&conv.bias)?, Store::F32));
     }

@@ -12,8 +12,8 @@ use serde_json::json;
 
 use super::{Config, Stage1, train};
 use crate::artifacts::{self, Stage1Meta};
-use crate::cli::{Setting, read_config};
 use crate::error::{Error, Result};
+use crate::settings::{Setting, read_config};
 use crate::testing::shared;
 use crate::torch::Rng;
 

@@ -33,7 +33,7 @@ const SNAPSHOT: &str = "stage1.state";
 
 /// The command `vqvae`.
 pub fn run(args: &VqvaeArgs) -> Result<()> {
-    let config: Config = crate::cli::read_config(&args.config, &args.set)?;
+    let config: Config = crate::settings::read_config(&args.config, &args.set)?;
     let summary = train(&config, &args.out, args.resume)?;
     println!("{summary:#}");
     Ok(())
