@@ -304,6 +304,32 @@ static void layouts(llmar_recognizer *recognizer)
     prepare(&a);
     EXPECT(LLMAR_OK, llmar_recognize_clip(recognizer, &clip, NULL, &a.result));
     CHECK(same(&a, &expected[4]));
+
+    /* A clip without the spine is answered as one whose spine (joint 1) is never seen, but that nothing of it is missing. */
+    enum { FEWER = JOINTS - 1 };
+    float fewer[FRAMES * FEWER * COORDS];
+    uint8_t seen[FRAMES * JOINTS];
+    for (int i = 0; i < FRAMES * JOINTS; i++) {
+        int joint = i % JOINTS;
+        seen[i] = joint != 1;
+        if (joint != 1) {
+            memcpy(fewer + (i / JOINTS * FEWER + joint - (joint > 1)) * COORDS, values[4] + i * COORDS, COORDS * sizeof(float));
+        }
+    }
+    answer unseen;
+    prepare(&unseen);
+    clip = clips[4];
+    clip.valid = seen;
+    EXPECT(LLMAR_OK, llmar_recognize_clip(recognizer, &clip, NULL, &unseen.result));
+    CHECK(unseen.result.missing > 0.04f && unseen.result.missing < 0.06f);
+    clip = clips[4];
+    clip.layout = "kinect1_20 without spine";
+    clip.joint_count = FEWER;
+    clip.joints = fewer;
+    EXPECT(LLMAR_OK, llmar_recognize_clip(recognizer, &clip, NULL, &a.result));
+    CHECK(a.result.missing == 0.0f);
+    unseen.result.missing = 0.0f;
+    CHECK(same(&a, &unseen));
 }
 
 /* Log messages: levels, calls from inside, and silence afterwards. */
