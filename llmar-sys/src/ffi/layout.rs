@@ -59,7 +59,7 @@ pub unsafe extern "C" fn llmar_layout_name(index: usize, out_text: *mut *const c
 /// layout: name, UTF-8. "kinect1_20 without spine, left_foot" is a layout too, in every place where one is named: a known one with fewer joints.
 ///
 /// Threads: any, at once. Errors: LLMAR_ERROR_UNKNOWN_LAYOUT, LLMAR_ERROR_INVALID_ARGUMENT (a joint after "without" that is not there),
-/// LLMAR_ERROR_INVALID_UTF8, LLMAR_ERROR_NULL_POINTER.
+/// LLMAR_ERROR_LIMIT (a name beyond 128 bytes), LLMAR_ERROR_INVALID_UTF8, LLMAR_ERROR_NULL_POINTER.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn llmar_layout_joint_count(layout: *const c_char, out_count: *mut usize) -> llmar_status {
     fence("llmar_layout_joint_count", || {
@@ -77,7 +77,7 @@ pub unsafe extern "C" fn llmar_layout_joint_count(layout: *const c_char, out_cou
 /// layout: name, UTF-8. joint: below llmar_layout_joint_count, in the order in which clips hold them. out_text: receives a text that lives as
 /// long as the process.
 ///
-/// Threads: any, at once. Errors: LLMAR_ERROR_UNKNOWN_LAYOUT, LLMAR_ERROR_INVALID_ARGUMENT (joint), LLMAR_ERROR_INVALID_UTF8,
+/// Threads: any, at once. Errors: LLMAR_ERROR_UNKNOWN_LAYOUT, LLMAR_ERROR_INVALID_ARGUMENT (joint), LLMAR_ERROR_LIMIT, LLMAR_ERROR_INVALID_UTF8,
 /// LLMAR_ERROR_NULL_POINTER.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn llmar_layout_joint_name(layout: *const c_char, joint: usize, out_text: *mut *const c_char) -> llmar_status {

@@ -100,7 +100,8 @@ impl Layout {
     /// A built-in or registered layout by name, or such a layout with fewer joints: `kinect1_20 without spine, left_foot, right_foot`.
     ///
     /// # Errors
-    /// [`Error::UnknownLayout`]; [`Error::InvalidArgument`] when a joint to be left out is not there, or none would be left.
+    /// [`Error::UnknownLayout`]; [`Error::InvalidArgument`] when a joint to be left out is not there, or none would be left;
+    /// [`Error::Limit`] when the name of what is left would be longer than [`MAX_NAME`].
     pub fn find(name: &str) -> Result<Layout> {
         let name = ALIASES.iter().find(|(alias, _)| *alias == name).map_or(name, |(_, target)| *target);
         if let Some(layout) = BUILTIN.iter().find(|layout| layout.name == name) {

@@ -254,11 +254,14 @@ fn a_layout_without_some_joints_keeps_the_rest_in_order() {
     assert_eq!(Layout::find("kinect2 without neck").unwrap().joints.len(), 24);
     Layout::register("test_without", &["root", "tip", "end"]).unwrap();
     assert_eq!(Layout::find("test_without without tip").unwrap().joints, ["root", "end"]);
+    let long = "l".repeat(MAX_NAME);
+    Layout::register(&long, &["root", "tip"]).unwrap();
     for (wrong, said) in [
         ("kinect1_21 without spine", "kinect1_21"),
         ("kinect1_20 without tail", "`tail`"),
         ("kinect1_20 without ", "``"),
         ("test_without without root, tip, end", "none"),
+        (&format!("{long} without tip"), "128"),
     ] {
         let error = Layout::find(wrong).unwrap_err().to_string();
         assert!(error.contains(said), "{wrong}: {error}");
