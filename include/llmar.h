@@ -31,7 +31,7 @@
 /**
  * Minor number of the ABI that this header describes. It grows when functions, constants or struct fields are added.
  */
-#define LLMAR_ABI_MINOR 4
+#define LLMAR_ABI_MINOR 5
 
 /**
  * Bytes of the name fields of llmar_model_info, the terminating NUL included. A longer name is cut between two characters.
@@ -1259,7 +1259,8 @@ llmar_status llmar_recognizer_create(const struct llmar_model *model,
  * Replaces the labels to choose from. The prompt then lists them; the indices in answers count this list.
  *
  * labels: count texts, UTF-8, none empty, none twice. With LLMAR_SCORING_WORDS each has at least one word that the checkpoint knows, and no two
- * have the same of them. NULL with count 0: back to the model's own labels. When the call fails, the labels stay as they were.
+ * have the same of them. NULL with count 0: back to the model's own labels. When the call fails, the labels stay as they were. A new list is not
+ * balanced (see llmar_recognizer_balance).
  *
  * Threads: one at a time. Errors: LLMAR_ERROR_INVALID_ARGUMENT, LLMAR_ERROR_LIMIT, LLMAR_ERROR_FORMAT (a damaged tokenizer),
  * LLMAR_ERROR_INVALID_UTF8, LLMAR_ERROR_NULL_POINTER, LLMAR_ERROR_IN_USE.
@@ -1267,6 +1268,21 @@ llmar_status llmar_recognizer_create(const struct llmar_model *model,
 llmar_status llmar_recognizer_set_labels(struct llmar_recognizer *recognizer,
                                          const char *const *labels,
                                          size_t count);
+
+/**
+ * Takes out of later answers what each label gets whatever is shown: its probability is divided by its mean over these clips, and the
+ * quotients are normalised. For labels that training never saw, of which a language model likes some more than others.
+ *
+ * clips: count of them, some dozens, of actions that are none of the labels, by the same camera. NULL with count 0: no longer. call: limits of
+ * this call; NULL for none. Lasts until llmar_recognizer_set_labels. Every call then scores all labels, which takes longer where they are many;
+ * answers are ordered by the balanced probabilities, and log_prob stays as it is. When the call fails, nothing changes.
+ *
+ * Threads: one at a time. Errors: as llmar_recognize_batch; LLMAR_ERROR_INVALID_ARGUMENT (LLMAR_DECODING_GREEDY).
+ */
+llmar_status llmar_recognizer_balance(struct llmar_recognizer *recognizer,
+                                      const struct llmar_clip *clips,
+                                      size_t count,
+                                      const struct llmar_call_params *call);
 
 /**
  * Recognizes one clip.

@@ -194,6 +194,66 @@ fn replaced_labels_are_listed_in_the_prompt_and_scored() {
     assert_eq!(bits(&recognizer.recognize(&clip(&joints), &Control::default()).unwrap()), before);
 }
 
+/// Each probability over its mean on other clips, normalised, whatever number of labels comes back and whoever asks.
+#[test]
+fn what_labels_get_whatever_is_shown_is_taken_out() {
+    let model = model(Scheme::F32);
+    let (mut all, mut best) = (recognizer(&model, 1, 16), recognizer(&model, 2, 1));
+    let others: Vec<_> = (50..55).map(|seed| motion(seed, 30)).collect();
+    let asked: Vec<_> = (60..63).map(|seed| motion(seed, 24)).collect();
+    let (others, asked): (Vec<_>, Vec<_>) = (others.iter().map(|m| clip(m)).collect(), asked.iter().map(|m| clip(m)).collect());
+    let control = Control::default();
+    let labels = ["jump", "wave", "sit down"];
+    all.set_labels(&labels).unwrap();
+    best.set_labels(&labels).unwrap();
+    let probabilities = |answer: &Recognition| {
+        let mut by_label = [0f64; 3];
+        answer.top.iter().zip(&answer.probabilities).for_each(|(s, p)| by_label[s.label] = f64::from(*p));
+        by_label
+    };
+    let plain = all.recognize_batch(&asked, &control).unwrap();
+    let mut prior = [0f64; 3];
+    for answer in all.recognize_batch(&others, &control).unwrap() {
+        prior.iter_mut().zip(probabilities(&answer)).for_each(|(sum, p)| *sum += p / 5.0);
+    }
+    all.balance(&others, &control).unwrap();
+    best.balance(&others, &control).unwrap();
+    let balanced = all.recognize_batch(&asked, &control).unwrap();
+    let mut moved = false;
+    for (i, (before, after)) in plain.iter().zip(&balanced).enumerate() {
+        let weights: Vec<f64> = probabilities(before).iter().zip(prior).map(|(p, prior)| p / prior).collect();
+        let sum: f64 = weights.iter().sum();
+        for (label, (got, weight)) in probabilities(after).iter().zip(&weights).enumerate() {
+            assert!((got - weight / sum).abs() < 1e-5, "clip {i}, label {label}: {got} against {}", weight / sum);
+        }
+        assert!(after.probabilities.is_sorted_by(|a, b| a >= b));
+        for score in &after.top {
+            assert!(before.top.contains(score), "scores stay what they were");
+        }
+        moved |= probabilities(before).iter().zip(probabilities(after)).any(|(a, b)| (a - b).abs() > 1e-3);
+        // One label of a single clip is the best of them, over all labels.
+        let one = best.recognize(&asked[i], &control).unwrap();
+        assert_eq!((&one.top[..], &one.probabilities[..]), (&after.top[..1], &after.probabilities[..1]));
+    }
+    assert!(moved, "these labels are as good as equal: the test shows nothing");
+
+    // A refused or stopped call changes nothing; other labels end it, and so do no clips.
+    let broken = [others[0], llmar::skeleton::Clip { frames: 0, joints: &[], ..others[1] }];
+    assert!(matches!(all.balance(&broken, &control), Err(Error::Clip { index: 1, .. })));
+    let cancel = CancelToken::default();
+    cancel.request();
+    assert!(matches!(all.balance(&others, &Control { cancel: Some(cancel), ..Control::default() }), Err(Error::Cancelled)));
+    assert!(all.set_labels(&[]).is_err());
+    assert_eq!(bits(&all.recognize(&asked[0], &control).unwrap()), bits(&balanced[0]));
+    all.balance(&[], &control).unwrap();
+    assert_eq!(bits(&all.recognize(&asked[0], &control).unwrap()), bits(&plain[0]));
+    best.set_labels(&labels).unwrap();
+    assert_eq!(best.recognize(&asked[0], &control).unwrap().top, plain[0].top[..1]);
+    let greedy = Options { decoding: llmar::text::Decoding::Greedy, ..Options::default() };
+    let error = Recognizer::new(Arc::clone(&model), greedy).unwrap().balance(&others, &control).unwrap_err();
+    assert!(matches!(&error, Error::InvalidArgument { what, .. } if *what == "decoding"), "{error}");
+}
+
 #[test]
 fn a_prompt_of_many_rows_runs_in_parts() {
     // A list of labels that makes the suffix longer than one pass.

@@ -546,6 +546,17 @@ public:
     /// Back to the model's own labels.
     Returns<void> reset_labels() { return detail::done(llmar_recognizer_set_labels(handle_.get(), nullptr, 0)); }
 
+    /// Takes out of later answers what each label gets whatever is shown, measured on some dozens of clips of other actions. Until the labels are replaced.
+    ///
+    /// Errors: those of llmar_recognizer_balance; what was before then stays.
+    Returns<void> balance(Span<const Clip> others, const Limits &limits = Limits())
+    {
+        return detail::done(llmar_recognizer_balance(handle_.get(), others.data(), others.size(), limits.get()));
+    }
+
+    /// No longer.
+    Returns<void> reset_balance() { return detail::done(llmar_recognizer_balance(handle_.get(), nullptr, 0, nullptr)); }
+
     llmar_recognizer *get() const noexcept { return handle_.get(); }
 
 private:

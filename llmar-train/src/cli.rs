@@ -1,6 +1,7 @@
 //! The command line: one struct of arguments a stage, and where each goes.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use llmar::device::Scheme;
@@ -248,7 +249,10 @@ pub struct EvaluateArgs {
     /// Replace the model's labels by these, which the prompt then lists, and ask about clips of these classes alone; may be repeated
     #[arg(long = "label", value_name = "CLASS")]
     pub labels: Vec<String>,
-    /// Divide each label's probability by its mean on training clips (with --label: of the other classes)
+    /// Ask about clips of this class alone, which the model calls LABEL, as in another data set it was trained on; may be repeated
+    #[arg(long = "as", value_name = "CLASS=LABEL", conflicts_with_all = ["labels", "balance"])]
+    pub called: Vec<Called>,
+    /// Take out of the answers what each label gets on training clips whatever is shown (with --label: on those of the other classes)
     #[arg(long)]
     pub balance: bool,
     /// Average the answers about this many views of each clip, turned about the vertical by up to half a radian; 3D clips only
@@ -266,6 +270,26 @@ pub struct EvaluateArgs {
     /// Seed of what is missing
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub seed: u64,
+}
+
+/// What a model calls a class of a data set that it was not trained on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Called {
+    /// Class of the archive.
+    pub class: String,
+    /// Label of the model.
+    pub label: String,
+}
+
+impl FromStr for Called {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        match text.split_once('=') {
+            Some((class, label)) if !class.is_empty() && !label.is_empty() => Ok(Self { class: class.into(), label: label.into() }),
+            _ => Err("expected CLASS=LABEL".into()),
+        }
+    }
 }
 
 /// Arguments of `ablate`.
@@ -396,6 +420,9 @@ mod tests {
         let line = "llmar-train evaluate --model m.llmar --data d.safetensors --split cross_subject --json";
         let Ok(Command::Evaluate(args)) = parse(line) else { panic!("{line}") };
         assert_eq!((args.split.as_str(), args.part, args.json, args.threads), ("cross_subject", Part::Test, true, 0));
+        let Ok(Command::Evaluate(args)) = parse(&format!("{line} --as jogging=jog --as jump==")) else { panic!("{line}") };
+        let called: Vec<_> = args.called.iter().map(|c| (c.class.as_str(), c.label.as_str())).collect();
+        assert_eq!(called, [("jogging", "jog"), ("jump", "=")]);
         let line = "llmar-train report run --data d.safetensors --split cross_subject --part train --title t";
         let Ok(Command::Report(args)) = parse(line) else { panic!("{line}") };
         assert_eq!((args.run, args.model, args.part), (PathBuf::from("run"), None, Part::Train));
@@ -412,6 +439,9 @@ mod tests {
             "llmar-train report r --data d",
             "llmar-train lora c --out o --set a",
             "llmar-train lora c --out o --set .a=1",
+            "llmar-train evaluate --model m --data d --split s --as walk",
+            "llmar-train evaluate --model m --data d --split s --as =walk",
+            "llmar-train evaluate --model m --data d --split s --as a=b --label a",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

@@ -210,6 +210,27 @@ static void labels(llmar_recognizer *recognizer)
     prepare(&again);
     EXPECT(LLMAR_OK, llmar_recognize_clip(recognizer, &clips[0], NULL, &again.result));
     CHECK(same(&a, &again)); /* a refused list changes nothing */
+
+    /* What each label gets on other clips is taken out: on a clip that was the measure itself nothing is left but equal shares. */
+    answer balanced;
+    EXPECT(LLMAR_OK, llmar_recognizer_balance(recognizer, &clips[0], 1, NULL));
+    prepare(&balanced);
+    EXPECT(LLMAR_OK, llmar_recognize_clip(recognizer, &clips[0], NULL, &balanced.result));
+    CHECK(balanced.result.top_count == 3);
+    for (int i = 0; i < 3; i++) {
+        CHECK(fabsf(balanced.top[i].probability - 1.0f / 3) < 1e-5f);
+    }
+    llmar_clip broken[2] = {clips[0], clips[1]};
+    broken[1].frames = 0;
+    EXPECT(LLMAR_ERROR_EMPTY_CLIP, llmar_recognizer_balance(recognizer, broken, 2, NULL)); /* and changes nothing */
+    prepare(&again);
+    EXPECT(LLMAR_OK, llmar_recognize_clip(recognizer, &clips[0], NULL, &again.result));
+    CHECK(same(&balanced, &again));
+    EXPECT(LLMAR_OK, llmar_recognizer_balance(recognizer, NULL, 0, NULL));
+    prepare(&again);
+    EXPECT(LLMAR_OK, llmar_recognize_clip(recognizer, &clips[0], NULL, &again.result));
+    CHECK(same(&a, &again));
+    EXPECT(LLMAR_OK, llmar_recognizer_balance(recognizer, clips, 2, NULL));
     EXPECT(LLMAR_OK, llmar_recognizer_set_labels(recognizer, NULL, 0));
     prepare(&again);
     EXPECT(LLMAR_OK, llmar_recognize_clip(recognizer, &clips[0], NULL, &again.result));

@@ -76,6 +76,8 @@ static void null_pointers(void)
     EXPECT(null, llmar_recognizer_set_labels(NULL, texts, 1));
     EXPECT(null, llmar_recognizer_set_labels(recognizer, NULL, 1));
     EXPECT(null, llmar_recognizer_set_labels(recognizer, texts, 2));
+    EXPECT(null, llmar_recognizer_balance(NULL, NULL, 0, NULL));
+    EXPECT(null, llmar_recognizer_balance(recognizer, NULL, 1, NULL));
     EXPECT(null, llmar_cancel_create(NULL));
     EXPECT(null, llmar_cancel_request(NULL));
     EXPECT(null, llmar_cancel_clear(NULL));

@@ -170,6 +170,14 @@ class Clips(Case):
         self.refused(llmar.InvalidArgumentError, self.recognizer.set_labels, "jump")
         self.refused(llmar.InvalidArgumentError, self.recognizer.set_labels, ["a", "a"])
         self.assertEqual(self.recognizer.labels, ("jump", "wave"))
+        before = self.recognizer.recognize(motion()).top
+        self.recognizer.balance([llmar.Clip(motion())])
+        for score in self.recognizer.recognize(motion()).top:  # the measure itself: nothing is left
+            self.assertAlmostEqual(score.probability, 0.5, places=5)
+        self.recognizer.balance(None)
+        self.assertEqual(self.recognizer.recognize(motion()).top, before)
+        self.refused(llmar.InvalidArgumentError, self.recognizer.balance, [])
+        self.recognizer.balance([llmar.Clip(motion())])
         self.recognizer.set_labels(None)
         self.assertEqual(self.recognizer.labels, self.model.labels)
         with llmar.Recognizer(self.model, labels=["hop", "skip"], top_k=1, greedy=True, threads=2) as other:

@@ -77,7 +77,8 @@ pub unsafe extern "C" fn llmar_recognizer_create(
 /// Replaces the labels to choose from. The prompt then lists them; the indices in answers count this list.
 ///
 /// labels: count texts, UTF-8, none empty, none twice. With LLMAR_SCORING_WORDS each has at least one word that the checkpoint knows, and no two
-/// have the same of them. NULL with count 0: back to the model's own labels. When the call fails, the labels stay as they were.
+/// have the same of them. NULL with count 0: back to the model's own labels. When the call fails, the labels stay as they were. A new list is not
+/// balanced (see llmar_recognizer_balance).
 ///
 /// Threads: one at a time. Errors: LLMAR_ERROR_INVALID_ARGUMENT, LLMAR_ERROR_LIMIT, LLMAR_ERROR_FORMAT (a damaged tokenizer),
 /// LLMAR_ERROR_INVALID_UTF8, LLMAR_ERROR_NULL_POINTER, LLMAR_ERROR_IN_USE.
@@ -97,6 +98,36 @@ pub unsafe extern "C" fn llmar_recognizer_set_labels(
             // SAFETY: NULL or as the header demands.
             inner.set_labels(&unsafe { args::texts(labels, count, "labels") }?)?;
         }
+        Ok(())
+    })
+}
+
+/// Takes out of later answers what each label gets whatever is shown: its probability is divided by its mean over these clips, and the
+/// quotients are normalised. For labels that training never saw, of which a language model likes some more than others.
+///
+/// clips: count of them, some dozens, of actions that are none of the labels, by the same camera. NULL with count 0: no longer. call: limits of
+/// this call; NULL for none. Lasts until llmar_recognizer_set_labels. Every call then scores all labels, which takes longer where they are many;
+/// answers are ordered by the balanced probabilities, and log_prob stays as it is. When the call fails, nothing changes.
+///
+/// Threads: one at a time. Errors: as llmar_recognize_batch; LLMAR_ERROR_INVALID_ARGUMENT (LLMAR_DECODING_GREEDY).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn llmar_recognizer_balance(
+    recognizer: *mut llmar_recognizer,
+    clips: *const llmar_clip,
+    count: usize,
+    call: *const llmar_call_params,
+) -> llmar_status {
+    fence("llmar_recognizer_balance", || {
+        // SAFETY: a recognizer that is not freed yet, or NULL.
+        let recognizer = unsafe { args::borrow(recognizer, "recognizer") }?;
+        let mut inner = recognizer.enter()?;
+        // SAFETY: NULL or as the header demands.
+        let (control, clips) = unsafe { (control(call)?, args::versioned_array(clips, count, "clips")?) };
+        let views = clips.iter().enumerate().map(|(i, (_, clip))| {
+            // SAFETY: as the header demands.
+            unsafe { view(clip, &format!("clips[{i}]")) }
+        });
+        inner.balance(&views.collect::<Result<Vec<_>, _>>()?, &control)?;
         Ok(())
     })
 }

@@ -6,7 +6,7 @@ use std::ffi::c_char;
 pub const LLMAR_ABI_MAJOR: u32 = 0;
 
 /// Minor number of the ABI that this header describes. It grows when functions, constants or struct fields are added.
-pub const LLMAR_ABI_MINOR: u32 = 4;
+pub const LLMAR_ABI_MINOR: u32 = 5;
 
 /// ABI version of the library that is loaded: major * 65536 + minor.
 ///

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::skeleton::Clip;
 
 /// An error of one clip of several. That the caller stopped the call is no clip's.
-fn of_clip(index: usize, source: Error) -> Error {
+pub(super) fn of_clip(index: usize, source: Error) -> Error {
     match source {
         Error::Cancelled | Error::DeadlineExceeded => source,
         other => Error::Clip { index, source: Box::new(other) },

@@ -11,7 +11,7 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::motion::{ActionSentence, EncoderScratch};
 use crate::skeleton::Clip;
-use crate::text::{Decoding, LabelScore, Ranking};
+use crate::text::{Balance, Decoding, LabelScore, Ranking};
 
 /// Settings of a recogniser.
 #[derive(Clone, Debug, Default)]
@@ -47,10 +47,10 @@ pub const THREAD_LIMIT: usize = 256;
 /// One answer.
 #[derive(Clone, Debug)]
 pub struct Recognition {
-    /// Best first: exact log p(label, EOS | prompt); by words, ln of the probability.
+    /// Best first by probability: exact log p(label, EOS | prompt); by words, ln of the probability before any balance.
     pub top: Vec<LabelScore>,
-    /// Calibrated probability of each of `top`, over all labels of the recogniser: exact when all of them are returned, otherwise within
-    /// half of [`PROBABILITY_TOLERANCE`](crate::text::PROBABILITY_TOLERANCE).
+    /// Calibrated probability of each of `top`, over all labels of the recogniser: exact when all of them are returned or the labels are
+    /// [balanced](Recognizer::balance), otherwise within half of [`PROBABILITY_TOLERANCE`](crate::text::PROBABILITY_TOLERANCE).
     pub probabilities: Vec<f32>,
     /// The best probability is below the threshold.
     pub unknown: bool,
@@ -87,6 +87,8 @@ pub struct Recognizer {
     top_k: usize,
     decoding: Decoding,
     unknown_below: f32,
+    /// Of the labels that are set.
+    balance: Option<Balance>,
 }
 
 impl Recognizer {
@@ -110,7 +112,7 @@ impl Recognizer {
         let answers = Answers::of_model(&device, &model, &options)?;
         let top_k = if options.top_k == 0 { DEFAULT_TOP_K } else { options.top_k };
         let encoder = EncoderScratch::new(&device);
-        Ok(Self { model, device, encoder, answers, top_k, decoding: options.decoding, unknown_below })
+        Ok(Self { model, device, encoder, answers, top_k, decoding: options.decoding, unknown_below, balance: None })
     }
 
     /// The model it was made from.
@@ -126,14 +128,34 @@ impl Recognizer {
     /// Replaces the label list: at least one, no empty or duplicate text, at most 65,536 of at most 1,024 bytes. The prompt then lists them
     /// ("… predict the corresponding action from [a, b, c]."), and must fit the model's positions. By words there is no prompt; each must then have at least one
     /// word that the model knows ([`WordReading::vocabulary`](crate::text::WordReading::vocabulary); others are passed over), and no two the same of them.
-    /// On `Err` the previous list stays.
+    /// On `Err` the previous list stays, and its [balance](Self::balance); a new list has none.
     pub fn set_labels(&mut self, labels: &[&str]) -> Result<()> {
-        self.answers.set_labels(&self.model, Some(labels))
+        self.answers.set_labels(&self.model, Some(labels))?;
+        self.balance = None;
+        Ok(())
     }
 
     /// Goes back to the model's own labels.
     pub fn reset_labels(&mut self) -> Result<()> {
-        self.answers.set_labels(&self.model, None)
+        self.answers.set_labels(&self.model, None)?;
+        self.balance = None;
+        Ok(())
+    }
+
+    /// Takes out of later answers what each label gets whatever is shown, p(label | clip) / mean p(label) normalised anew, the mean over `clips`: some dozens, of actions that
+    /// are none of the labels, by the same camera. For labels that training never saw, of which a language model likes to say some more than others
+    /// (contextual calibration, Zhao et al. 2021). All labels are then scored at every call. Lasts until the labels are replaced; without clips it ends.
+    ///
+    /// `Err` for greedy decoding, which has no probabilities, and as [`recognize_batch`](Self::recognize_batch); what was before then stays.
+    pub fn balance(&mut self, clips: &[Clip<'_>], control: &Control) -> Result<()> {
+        if self.decoding == Decoding::Greedy {
+            return Err(Error::argument("decoding", "exact, as labels are balanced by their probabilities", "greedy"));
+        }
+        let (read, mut timings) = (self.tokenize_all(clips, control, super::batch::of_clip)?, Timings::default());
+        let labels = self.answers.names().len();
+        let rankings = self.answers.rank((&self.device, &self.model), &read, (labels, self.decoding), control, &mut timings)?;
+        self.balance = Balance::over(labels, rankings.iter());
+        Ok(())
     }
 
     /// The action sentence of a clip, without the language model, and the share of its joint-frames that were missing and filled.
@@ -178,8 +200,11 @@ impl Recognizer {
     /// The answers about clips whose tokens were made since `start`.
     pub(super) fn answered(&mut self, clips: Vec<Tokenized>, start: Instant, control: &Control) -> Result<Vec<Recognition>> {
         let mut timings = Timings { tokenize_ns: nanoseconds(start), ..Timings::default() };
-        let asked = (self.top_k, self.decoding);
-        let rankings = self.answers.rank((&self.device, &self.model), &clips, asked, control, &mut timings)?;
+        let asked = if self.balance.is_some() { self.answers.names().len() } else { self.top_k };
+        let mut rankings = self.answers.rank((&self.device, &self.model), &clips, (asked, self.decoding), control, &mut timings)?;
+        if let Some(balance) = &self.balance {
+            rankings.iter_mut().for_each(|ranking| *ranking = balance.applied(ranking, self.top_k));
+        }
         let recognition = |(clip, ranking)| self.recognition(clip, ranking, timings);
         Ok(clips.into_iter().zip(rankings).map(recognition).collect())
     }

@@ -35,6 +35,8 @@ pub struct Asking {
     pub labels: Vec<String>,
     /// Views of each clip, turned about the vertical, whose answers are averaged; 0 and 1: the clip as it is.
     pub views: usize,
+    /// Clips of other actions: what labels get on them is taken out of the answers. None: nothing is.
+    pub balance: Vec<OwnedClip>,
 }
 
 /// Opens `model` and recognises `clips` one by one, all labels ranked. Returns the labels it chose from and the answers.
@@ -49,6 +51,9 @@ pub fn recognize_all(
     let recognizer = RecognizerHandle::create(&model, labels.len(), asking)?;
     if !asking.labels.is_empty() {
         recognizer.set_labels(&labels)?;
+    }
+    if !asking.balance.is_empty() {
+        recognizer.balance(&asking.balance)?;
     }
     let answers = clips
         .map(|clip| {
@@ -138,20 +143,16 @@ impl RecognizerHandle {
         check("labels", unsafe { ffi::llmar_recognizer_set_labels(self.0, pointers.as_ptr(), pointers.len()) })
     }
 
+    fn balance(&self, clips: &[OwnedClip]) -> Result<()> {
+        let layouts = clips.iter().map(|clip| c_string(&clip.layout)).collect::<Result<Vec<_>>>()?;
+        let clips: Vec<_> = clips.iter().zip(&layouts).map(|(clip, layout)| c_clip(clip, layout)).collect();
+        // SAFETY: a live recogniser, and as many clips as said, whose pointers are valid for the duration of the call.
+        check("balance", unsafe { ffi::llmar_recognizer_balance(self.0, clips.as_ptr(), clips.len(), ptr::null()) })
+    }
+
     fn recognize(&self, clip: &OwnedClip, labels: usize) -> Result<Answer> {
         let layout = c_string(&clip.layout)?;
-        let input = ffi::llmar_clip {
-            struct_size: size_of::<ffi::llmar_clip>() as u32,
-            joints: clip.joints.as_ptr(),
-            frames: clip.frames,
-            persons: clip.persons,
-            joint_count: clip.joints_per_person,
-            coords: clip.coords as u32,
-            layout: layout.as_ptr(),
-            valid: clip.valid.as_ref().map_or(ptr::null(), |v| v.as_ptr()),
-            fps: clip.fps.unwrap_or(0.0),
-            ..Default::default()
-        };
+        let input = c_clip(clip, &layout);
         let mut top = vec![ffi::llmar_label_score::default(); labels];
         let mut tokens = vec![0u16; 4096];
         let mut output = ffi::llmar_recognition {
@@ -172,6 +173,22 @@ impl RecognizerHandle {
             tokens,
             unknown: output.unknown != 0,
         })
+    }
+}
+
+/// Points at the joints of `clip` and at `layout`.
+fn c_clip(clip: &OwnedClip, layout: &CStr) -> ffi::llmar_clip {
+    ffi::llmar_clip {
+        struct_size: size_of::<ffi::llmar_clip>() as u32,
+        joints: clip.joints.as_ptr(),
+        frames: clip.frames,
+        persons: clip.persons,
+        joint_count: clip.joints_per_person,
+        coords: clip.coords as u32,
+        layout: layout.as_ptr(),
+        valid: clip.valid.as_ref().map_or(ptr::null(), |v| v.as_ptr()),
+        fps: clip.fps.unwrap_or(0.0),
+        ..Default::default()
     }
 }
 

@@ -14,7 +14,7 @@ pub use abi::{Answer, Asking, recognize_all};
 pub use disturb::Disturbance;
 pub use metrics::{BINS, Bin, Metrics, Sample, reliability};
 
-use crate::cli::{EvaluateArgs, Part};
+use crate::cli::{Called, EvaluateArgs, Part};
 use crate::error::{Error, Result};
 
 /// Furthest turn of a view, degrees: what the demo adapter's training clips were turned by.
@@ -104,6 +104,29 @@ impl Side {
         Ok(self)
     }
 
+    /// Keeps the clips of these classes and calls each as the model does; two classes may have one label.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for a class that the archive does not have, one that is named twice, and a label that is not among `labels`, the model's.
+    pub fn called(mut self, called: &[Called], labels: &[String]) -> Result<Self> {
+        let classes: Vec<String> = called.iter().map(|c| c.class.clone()).collect();
+        self = self.of_classes(&classes, true)?;
+        for (i, Called { class, label }) in called.iter().enumerate() {
+            if !labels.contains(label) {
+                return Err(Error::Setting { name: "as".into(), expected: format!("labels of {labels:?}"), got: label.clone() });
+            }
+            if classes[..i].contains(class) {
+                return Err(Error::Setting { name: "as".into(), expected: "each class once".into(), got: format!("{class} again") });
+            }
+        }
+        for class in &mut self.archive.classes {
+            if let Some(as_model) = called.iter().find(|c| c.class == *class) {
+                class.clone_from(&as_model.label);
+            }
+        }
+        Ok(self)
+    }
+
     /// The clips, in the archive's order.
     pub fn clips(&self) -> impl ExactSizeIterator<Item = &OwnedClip> {
         self.chosen.iter().map(|&i| &self.archive.clips[i])
@@ -133,32 +156,6 @@ impl Answers {
     pub fn samples(&self) -> Vec<Sample<'_>> {
         samples(&self.truths, &self.answers)
     }
-
-    /// Mean probability of each label over the clips.
-    pub fn mean_probabilities(&self) -> Vec<f64> {
-        let mut mean = vec![0f64; self.labels.len()];
-        for answer in &self.answers {
-            for (label, p) in answer.ranking.iter().zip(&answer.probabilities) {
-                mean[*label] += f64::from(*p) / self.answers.len() as f64;
-            }
-        }
-        mean
-    }
-
-    /// Every label's probability over `prior`, what the label gets on clips of no such class, normalised anew and measured anew: a label that the
-    /// language model likes to say, whatever it reads, has no head start (contextual calibration, Zhao et al. 2021).
-    pub fn balanced(mut self, prior: &[f64]) -> Self {
-        for answer in &mut self.answers {
-            let mut weighted: Vec<(usize, f64)> =
-                answer.ranking.iter().zip(&answer.probabilities).map(|(l, p)| (*l, f64::from(*p) / prior[*l].max(1e-12))).collect();
-            let sum: f64 = weighted.iter().map(|(_, w)| w).sum();
-            weighted.sort_by(|a, b| b.1.total_cmp(&a.1));
-            answer.ranking = weighted.iter().map(|(label, _)| *label).collect();
-            answer.probabilities = weighted.iter().map(|(_, w)| (w / sum.max(1e-300)) as f32).collect();
-        }
-        self.report = report(self.report.data + ", balanced", &self.labels, &self.truths, &self.answers, self.report.seconds_per_clip);
-        self
-    }
 }
 
 fn samples<'a>(truths: &[Option<usize>], answers: &'a [Answer]) -> Vec<Sample<'a>> {
@@ -179,22 +176,23 @@ pub fn evaluate(args: &EvaluateArgs) -> Result<Report> {
         side = side.of_classes(&args.labels, true)?;
     }
     let (greedy, by_words) = (args.greedy, args.by_words);
-    let asking = Asking { threads: args.threads, greedy, by_words, labels: args.labels.clone(), views: args.views };
-    if args.greedy && args.views > 1 {
-        return Err(Error::Setting { name: "views".into(), expected: "probabilities of all labels".into(), got: "--greedy".into() });
+    let mut asking =
+        Asking { threads: args.threads, greedy, by_words, labels: args.labels.clone(), views: args.views, ..Asking::default() };
+    for (needs_probabilities, name) in [(args.views > 1, "views"), (args.balance, "balance")] {
+        if args.greedy && needs_probabilities {
+            return Err(Error::Setting { name: name.into(), expected: "probabilities of all labels".into(), got: "--greedy".into() });
+        }
     }
-    let mut disturbance = Disturbance { missing: args.missing, fps: args.fps, yaw: args.yaw, seed: args.seed };
-    if !args.balance {
-        return Ok(ask(&args.model, &side, &asking, &disturbance)?.report);
+    if args.balance {
+        let others = Side::read(&args.data, &args.split, Part::Train)?.of_classes(&args.labels, false)?;
+        asking.balance = others.clips().cloned().collect();
     }
-    if args.greedy {
-        return Err(Error::Setting { name: "balance".into(), expected: "probabilities of all labels".into(), got: "--greedy".into() });
+    if !args.called.is_empty() {
+        let (labels, _) = recognize_all(&args.model, std::iter::empty(), &asking, || ())?;
+        side = side.called(&args.called, &labels)?;
     }
-    let others = Side::read(&args.data, &args.split, Part::Train)?.of_classes(&args.labels, false)?;
-    let answers = ask(&args.model, &side, &asking, &disturbance)?;
-    disturbance = Disturbance::default();
-    let prior = ask(&args.model, &others, &asking, &disturbance)?.mean_probabilities();
-    Ok(answers.balanced(&prior).report)
+    let disturbance = Disturbance { missing: args.missing, fps: args.fps, yaw: args.yaw, seed: args.seed };
+    Ok(ask(&args.model, &side, &asking, &disturbance)?.report)
 }
 
 /// The answers of `model` on every clip of a side, disturbed first, one call a clip, measured.
@@ -217,6 +215,9 @@ pub fn ask(model: &Path, side: &Side, asking: &Asking, disturbance: &Disturbance
     let index: BTreeMap<&str, usize> = labels.iter().enumerate().map(|(i, l)| (l.as_str(), i)).collect();
     let truths: Vec<Option<usize>> = (0..side.chosen.len()).map(|clip| index.get(side.class(clip)).copied()).collect();
     let mut name = side.name.clone();
+    if !asking.balance.is_empty() {
+        name += ", balanced";
+    }
     if *disturbance != Disturbance::default() {
         name +=
             &format!(", {} of joints missing, {} frames/s, turned by {} degrees", disturbance.missing, disturbance.fps, disturbance.yaw);
@@ -312,19 +313,32 @@ mod tests {
     }
 
     #[test]
-    fn a_favourite_label_loses_its_head_start() {
-        let answer = |p: [f32; 2]| Answer { ranking: vec![0, 1], probabilities: p.to_vec(), tokens: Vec::new(), unknown: false };
-        let labels = vec!["a".to_owned(), "b".to_owned()];
-        let truths = vec![Some(0), Some(1)];
-        let answers = vec![answer([0.9, 0.1]), answer([0.6, 0.4])];
-        let before = report("d".to_owned(), &labels, &truths, &answers, 0.0);
-        let all = Answers { labels, truths, answers, report: before };
-        assert_eq!(all.report.metrics.top1, 50.0);
-        let prior = all.mean_probabilities();
-        assert!((prior[0] - 0.75).abs() < 1e-6 && (prior[1] - 0.25).abs() < 1e-6);
-        let balanced = all.balanced(&prior);
-        assert_eq!(balanced.report.metrics.top1, 100.0);
-        assert_eq!(balanced.answers[1].ranking, [1, 0]); // .6 / .75 = .8 against .4 / .25 = 1.6
-        assert!((balanced.answers[1].probabilities[0] - 1.6 / 2.4).abs() < 1e-6);
+    fn classes_of_another_data_set_are_called_as_the_model_does() -> Result<()> {
+        let text = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let archive = ClipArchive {
+            name: "other".to_owned(),
+            classes: text(&["jogging", "hammer", "forward punch", "side boxing"]),
+            layout: "kinect1_20".to_owned(),
+            fps: None,
+            clips: Vec::new(),
+            labels: vec![0, 1, 2, 3, 0],
+            subjects: Vec::new(),
+            cameras: Vec::new(),
+            splits: BTreeMap::new(),
+            flags: BTreeMap::new(),
+        };
+        let side = Side { archive, name: "other".to_owned(), chosen: vec![0, 1, 2, 3] };
+        let called = |pairs: &[&str]| pairs.iter().map(|pair| pair.parse::<Called>().unwrap_or_else(|e| panic!("{e}"))).collect::<Vec<_>>();
+        let labels = text(&["boxing", "jog", "hammer"]);
+        let asked = side.clone().called(&called(&["side boxing=boxing", "forward punch=boxing", "jogging=jog"]), &labels)?;
+        assert_eq!(asked.chosen, [0, 2, 3]); // the hammer is not asked about, though the model has such a label
+        assert_eq!([asked.class(0), asked.class(1), asked.class(2)], ["jog", "boxing", "boxing"]);
+        for (pairs, named) in
+            [(&["running=jog"][..], "running"), (&["jogging=running"], "running"), (&["jogging=jog", "jogging=boxing"], "jogging again")]
+        {
+            let error = side.clone().called(&called(pairs), &labels).err().map(|e| e.to_string());
+            assert!(error.as_ref().is_some_and(|e| e.contains(named)), "{pairs:?}: {error:?}");
+        }
+        Ok(())
     }
 }

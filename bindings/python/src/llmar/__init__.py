@@ -468,6 +468,16 @@ class Recognizer(_Closeable):
         with self._handle.enter(wait=False) as raw:
             self._labels = _set_labels(lib.llmar_recognizer_set_labels, raw, labels, self._model)
 
+    def balance(self, others: Optional[Iterable[Clip]], *, deadline: Optional[float] = None, cancel: Optional[CancelToken] = None) -> None:
+        """Takes out of later answers what each label gets whatever is shown, measured on some dozens of clips of other actions; None: no longer.
+        Lasts until the labels are replaced. When it fails, what was before stays."""
+        prepared = [self._clip(clip) for clip in others or ()]
+        if others is not None and not prepared:
+            raise InvalidArgumentError("others: expected some clips, or None")
+        structs = (_abi.Clip * len(prepared))(*(clip for clip, _ in prepared))
+        with self._handle.enter(wait=False) as raw:
+            check(lib.llmar_recognizer_balance(raw, structs if prepared else None, len(prepared), _call(deadline, cancel)))
+
     def recognize(
         self,
         joints: npt.ArrayLike,

@@ -12,7 +12,7 @@ from typing import Any
 from ._errors import UnsupportedError, of_status
 
 MAJOR = 0
-MINOR = 4
+MINOR = 5
 NAME_BYTES = 64
 TOP = 5
 NO_LABEL = 0xFFFFFFFF
@@ -218,6 +218,7 @@ _FUNCTIONS: dict[str, list[Any]] = {
     "llmar_model_retain": [_H],
     "llmar_recognizer_create": [_H, POINTER(RecognizerParams), _OUT],
     "llmar_recognizer_set_labels": [_H, _TEXTS, c_size_t],
+    "llmar_recognizer_balance": [_H, POINTER(Clip), c_size_t, POINTER(CallParams)],
     "llmar_recognize_clip": [_H, POINTER(Clip), POINTER(CallParams), POINTER(Recognition)],
     "llmar_recognize_batch": [_H, POINTER(Clip), c_size_t, POINTER(CallParams), POINTER(Recognition)],
     "llmar_tokenize_clip": [_H, POINTER(Clip), POINTER(CallParams), c_void_p, c_size_t, POINTER(c_float), _SIZE],

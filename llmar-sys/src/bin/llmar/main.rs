@@ -27,7 +27,7 @@ usage:
   llmar info MODEL [--json]
   llmar verify MODEL
   llmar recognize MODEL CLIPS... [--top N] [--threads N] [--batch N] [--labels A,B,..] [--unknown-below P] [--greedy]
-                  [--by-words] [--device D] [--memory BYTES] [--json]
+                  [--by-words] [--balance CLIPS] [--device D] [--memory BYTES] [--json]
   llmar stream MODEL CLIPS...|- [--top N] [--actions] [--worker] [--json] [LIVE]
   llmar view MODEL CLIPS...|- [--port P] [--record FILE] [--once] [LIVE]
   llmar clip CLIPS... [--index I] [--out FILE]
@@ -37,6 +37,7 @@ usage:
 MODEL is a .llmar checkpoint. CLIPS are files of skeleton clips: clip archives (.safetensors), NW-UCLA JSON or DeepMimic JSON;
 the kind is found from the content. D is cpu, cuda:0, cuda:1, ... or auto. `--memory` is a budget for what the model and the recogniser allocate.
 `--by-words` tells labels by the words of their texts, without the language model, where the checkpoint can; `info` lists the words that it knows.
+`--balance` takes out of the answers what each label gets on other actions whatever is shown; for --labels that no training saw.
 `stream` feeds clips into a live stream and prints what it says: decisions, and actions that begin and end. `view` shows the same on a page
 that only this machine can open, in real time; what `--record` writes can be played like a clip. `-` reads frames from standard input,
 one a line: {\"time_ns\": 0, \"body\": 0, \"joints\": [[x, y, z], null, ...]}. LIVE are options of both:
@@ -100,6 +101,7 @@ struct Arguments {
     seconds: Option<f64>,
     unknown_below: Option<f32>,
     labels: Option<Vec<String>>,
+    balance: Option<std::path::PathBuf>,
     device: Place,
     memory: u64,
     synthetic: Option<String>,
@@ -143,6 +145,7 @@ impl Arguments {
                 "seconds" => all.seconds = Some(parser.value()?.parse()?),
                 "unknown-below" => all.unknown_below = Some(parser.value()?.parse()?),
                 "labels" => all.labels = Some(parser.value()?.string()?.split(',').map(|s| s.trim().to_owned()).collect()),
+                "balance" => all.balance = Some(parser.value()?.into()),
                 "device" => {
                     all.device = parser.value()?.string()?.parse::<Place>().map_err(|e| Failure::Usage(format!("--device: {e}")))?
                 }
@@ -217,6 +220,7 @@ fn run() -> Result<(), Failure> {
             "unknown-below",
             "greedy",
             "by-words",
+            "balance",
             "device",
             "memory",
         ])?),

@@ -23,6 +23,11 @@ pub fn recognize(args: &Arguments) -> Result<(), Failure> {
     if let Some(labels) = &args.labels {
         recognizer.set_labels(&labels.iter().map(String::as_str).collect::<Vec<_>>())?;
     }
+    if let Some(file) = &args.balance {
+        let others = read_clips(file)?;
+        let views: Vec<_> = others.iter().map(OwnedClip::view).collect();
+        recognizer.balance(&views, &Control::default()).map_err(|e| in_file(file, &others, 0, e))?;
+    }
     let labels = recognizer.labels();
     for file in files {
         let clips = read_clips(file)?;
