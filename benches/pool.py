@@ -103,4 +103,5 @@ def main(out, *sets):
     print(f"{out}: {clips} clips of {len(classes)} classes")
 
 
-main(*sys.argv[1:])
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -411,7 +411,7 @@ fn mmd_moves_the_codes() -> Result<()> {
 #[test]
 fn shipped_settings_are_valid_and_bad_ones_are_named() -> Result<()> {
     let configs = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs");
-    for name in ["utd-mhad-stage2.toml", "utd-mhad-live-stage2.toml", "paper-ntu60-stage2.toml"] {
+    for name in ["demo-stage2.toml", "utd-mhad-stage2.toml", "utd-mhad-live-stage2.toml", "paper-ntu60-stage2.toml"] {
         let config = read_config::<Config>(&configs.join(name), &[])?;
         config.check()?;
         // Or runs from before there was a choice would be others.

@@ -13,6 +13,9 @@ use crate::torch::{Rng, in_range};
 pub struct Augment {
     /// Turn about the vertical, uniform in ± this, radians (3D only).
     pub yaw: f32,
+    /// Tilt of body or camera: turn by a uniform angle in ± this, radians, about a horizontal axis in any direction through the origin (3D only).
+    #[serde(skip_serializing_if = "is_zero")]
+    pub tilt: f32,
     /// Tempo: t + a sin(πt)/π with a uniform in ± this, below 1.
     pub warp: f32,
     /// At each end up to this share of the clip is cut off, below 0.5.
@@ -50,6 +53,7 @@ impl Default for Augment {
     fn default() -> Self {
         Self {
             yaw: 0.5,
+            tilt: 0.0,
             warp: 0.15,
             crop: 0.08,
             scale: 0.08,
@@ -74,6 +78,7 @@ impl Augment {
     /// Every strength is in its range.
     pub fn check(&self) -> Result<()> {
         in_range("augment.yaw", f64::from(self.yaw), 0.0, 4.0)?;
+        in_range("augment.tilt", f64::from(self.tilt), 0.0, 1.6)?;
         in_range("augment.warp", f64::from(self.warp), 0.0, 0.99)?;
         in_range("augment.crop", f64::from(self.crop), 0.0, 0.49)?;
         in_range("augment.scale", f64::from(self.scale), 0.0, 0.99)?;
@@ -145,10 +150,13 @@ pub fn augment(settings: &Augment, preprocess: &Preprocess, joints: &Joints, cli
     points
 }
 
-/// Another camera and another body: turn, mirror, lengths of bones, of rows [frames, row].
+/// Another camera and another body: turn, tilt, mirror, lengths of bones, of rows [frames, row].
 pub(super) fn rebuild(settings: &Augment, joints: &Joints, coords: usize, row: usize, points: &mut [f32], rng: &mut Rng) {
     if coords == 3 {
         turn(settings.yaw * rng.signed(), points);
+        if settings.tilt > 0.0 {
+            tilt(settings.tilt * rng.signed(), std::f32::consts::PI * rng.signed(), points);
+        }
     }
     if settings.mirror > rng.unit() {
         mirror(joints, coords, points);
@@ -178,6 +186,16 @@ fn turn(angle: f32, points: &mut [f32]) {
     for p in points.as_chunks_mut::<3>().0 {
         *p = [cos * p[0] - sin * p[2], p[1], sin * p[0] + cos * p[2]];
     }
+}
+
+/// By `angle` about the horizontal axis that lies `direction` from x.
+fn tilt(angle: f32, direction: f32, points: &mut [f32]) {
+    let (sin, cos) = angle.sin_cos();
+    turn(-direction, points);
+    for p in points.as_chunks_mut::<3>().0 {
+        *p = [p[0], cos * p[1] - sin * p[2], sin * p[1] + cos * p[2]];
+    }
+    turn(direction, points);
 }
 
 fn mirror(joints: &Joints, coords: usize, points: &mut [f32]) {
@@ -247,6 +265,33 @@ pub fn drop_joints(chance: f32, preprocess: &Preprocess, features: &mut [f32], r
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_tilted_clip_is_turned_about_a_horizontal_axis() {
+        let plain = [0.3f32, 1.0, -0.2, -0.5, 0.1, 0.7];
+        for (angle, direction) in [(0.4f32, 0.0f32), (-0.3, 1.1), (0.2, -2.0)] {
+            let mut points = plain;
+            tilt(angle, direction, &mut points);
+            let axis = [direction.cos(), 0.0, direction.sin()];
+            let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f32>();
+            for (p, q) in plain.as_chunks::<3>().0.iter().zip(points.as_chunks::<3>().0) {
+                // Rodrigues: q = p cos + (axis × p) sin + axis (axis · p)(1 − cos).
+                let across = [-axis[2] * p[1], axis[2] * p[0] - axis[0] * p[2], axis[0] * p[1]];
+                let along = dot(&axis, p) * (1.0 - angle.cos());
+                for i in 0..3 {
+                    let expected = p[i] * angle.cos() + across[i] * angle.sin() + axis[i] * along;
+                    assert!((q[i] - expected).abs() < 1e-6, "{angle} about {direction}: {q:?}, axis {i} {expected}");
+                }
+            }
+        }
+        // None: nothing is drawn for it, so that other changes stay what they were.
+        let joints = Joints { parents: vec![None, None], order: vec![0, 1], mirrored: vec![0, 1] };
+        let (mut points, mut rng, mut other) = (plain, Rng::new(4, "rebuild", 0), Rng::new(4, "rebuild", 0));
+        rebuild(&Augment::none(), &joints, 3, 6, &mut points, &mut rng);
+        other.signed();
+        other.unit();
+        assert_eq!((points, rng.bits()), (plain, other.bits()));
+    }
 
     #[test]
     fn a_restyled_clip_keeps_its_form_about_another_mean() {

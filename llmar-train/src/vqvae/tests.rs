@@ -186,7 +186,7 @@ fn a_run_learns_repeats_and_resumes() -> Result<()> {
 fn a_run_resumes_across_the_phases() -> Result<()> {
     let _alone = alone();
     let mut runs = Vec::new();
-    for restyled in [&[][..], &["augment.posture=0.05", "augment.amplitude=0.2"][..]] {
+    for restyled in [&[][..], &["augment.posture=0.05", "augment.amplitude=0.2"], &["augment.tilt=0.3"]] {
         let (folder, config) = small_run(&[&["features.steps=10", "codes.steps=5"][..], restyled].concat())?;
         let out = folder.path().join("run");
         train(&config, &out, false)?;
@@ -196,6 +196,7 @@ fn a_run_resumes_across_the_phases() -> Result<()> {
         runs.push(first);
     }
     assert!(runs[0] != runs[1], "another style has no effect");
+    assert!(runs[0] != runs[2], "a tilt has no effect");
     Ok(())
 }
 
@@ -204,7 +205,7 @@ fn a_run_resumes_across_the_phases() -> Result<()> {
 fn settings_of_before_are_written_as_they_were() -> Result<()> {
     let (_folder, config) = small_run(&[])?;
     let text = serde_json::to_string(&config).map_err(|e| Error::format("settings", e))?;
-    assert!(["idle", "windows", "\"start\"", "amplitude", "posture", "derived"].iter().all(|name| !text.contains(name)), "{text}");
+    assert!(["idle", "windows", "\"start\"", "amplitude", "posture", "tilt", "derived"].iter().all(|name| !text.contains(name)), "{text}");
     Ok(())
 }
 
@@ -365,6 +366,7 @@ fn bad_settings_are_named() -> Result<()> {
         ("data.split=nowhere", "data.split"),
         ("data.validation_subjects=[9]", "data.validation_subjects"),
         ("augment.warp=2.0", "augment.warp"),
+        ("augment.tilt=1.7", "augment.tilt"),
         ("augment.amplitude=1.0", "augment.amplitude"),
         ("augment.posture=-0.1", "augment.posture"),
         ("device=abacus", "device"),
@@ -384,7 +386,9 @@ fn bad_settings_are_named() -> Result<()> {
 
 #[test]
 fn shipped_settings_are_valid() -> Result<()> {
-    for name in ["utd-mhad-stage1.toml", "utd-mhad-live-stage1.toml", "utd-mhad-biases-stage1.toml", "paper-ntu60-stage1.toml"] {
+    for name in
+        ["demo-stage1.toml", "utd-mhad-stage1.toml", "utd-mhad-live-stage1.toml", "utd-mhad-biases-stage1.toml", "paper-ntu60-stage1.toml"]
+    {
         read_config::<Config>(&Path::new(env!("CARGO_MANIFEST_DIR")).join("configs").join(name), &[])?.check()?;
     }
     Ok(())
