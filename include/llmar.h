@@ -1277,7 +1277,7 @@ llmar_status llmar_recognizer_set_labels(struct llmar_recognizer *recognizer,
  * this call; NULL for none. Lasts until llmar_recognizer_set_labels. Every call then scores all labels, which takes longer where they are many;
  * answers are ordered by the balanced probabilities, and log_prob stays as it is. When the call fails, nothing changes.
  *
- * Threads: one at a time. Errors: as llmar_recognize_batch; LLMAR_ERROR_INVALID_ARGUMENT (LLMAR_DECODING_GREEDY).
+ * Threads: one at a time. Errors: as llmar_recognize_batch; LLMAR_ERROR_INVALID_ARGUMENT (LLMAR_DECODING_GREEDY; a list without clips).
  */
 llmar_status llmar_recognizer_balance(struct llmar_recognizer *recognizer,
                                       const struct llmar_clip *clips,

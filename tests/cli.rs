@@ -141,6 +141,13 @@ fn clips_of_every_format_are_recognised() {
         names.sort_unstable();
         assert_eq!(names, ["jump", "run"]);
     }
+    // What the labels get on one clip taken out: on that clip nothing is left but equal shares.
+    let balanced = json(&["--labels", "run, jump", "--balance", &deepmimic]);
+    let rest = balanced.last().unwrap()["top"].as_array().unwrap();
+    assert!(rest.iter().all(|label| (label["probability"].as_f64().unwrap() - 0.5).abs() < 1e-5), "{rest:?}");
+    assert_ne!(balanced[0]["top"][0]["probability"], rest[0]["probability"]);
+    bad(1, "decoding", &["recognize", &model, &clips, "--balance", &clips, "--greedy"]);
+    bad(1, "nowhere", &["recognize", &model, &clips, "--balance", "nowhere"]);
 }
 
 #[test]

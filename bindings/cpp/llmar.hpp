@@ -551,7 +551,9 @@ public:
     /// Errors: those of llmar_recognizer_balance; what was before then stays.
     Returns<void> balance(Span<const Clip> others, const Limits &limits = Limits())
     {
-        return detail::done(llmar_recognizer_balance(handle_.get(), others.data(), others.size(), limits.get()));
+        // A list without clips is not the same as none.
+        static const llmar_clip nothing = {};
+        return detail::done(llmar_recognizer_balance(handle_.get(), others.empty() ? &nothing : others.data(), others.size(), limits.get()));
     }
 
     /// No longer.

@@ -144,12 +144,13 @@ void clips(const llmar::Model &model)
     recognizer.set_labels(std::vector<std::string>{"jump", "wave"});
     CHECK(recognizer.recognize(clip, room).top().size() == 2);
     CHECK(status_of([&] { recognizer.set_labels(std::vector<const char *>{}); }) == LLMAR_ERROR_INVALID_ARGUMENT);
-    const float before = recognizer.recognize(clip, room).top()[0].probability;
+    const float alone = recognizer.recognize(clip, room).top()[0].probability;
     const std::array<llmar::Clip, 1> others = {clip};
     recognizer.balance(others);
     CHECK(std::abs(recognizer.recognize(clip, room).top()[0].probability - 0.5F) < 1e-5F); // the measure itself: nothing is left
+    CHECK(status_of([&] { recognizer.balance({}); }) == LLMAR_ERROR_INVALID_ARGUMENT);
     recognizer.reset_balance();
-    CHECK(recognizer.recognize(clip, room).top()[0].probability == before);
+    CHECK(recognizer.recognize(clip, room).top()[0].probability == alone);
     recognizer.balance(others);
     recognizer.reset_labels();
     CHECK(recognizer.recognize(clip, room).top()[0].log_prob == best);

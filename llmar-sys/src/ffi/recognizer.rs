@@ -109,7 +109,7 @@ pub unsafe extern "C" fn llmar_recognizer_set_labels(
 /// this call; NULL for none. Lasts until llmar_recognizer_set_labels. Every call then scores all labels, which takes longer where they are many;
 /// answers are ordered by the balanced probabilities, and log_prob stays as it is. When the call fails, nothing changes.
 ///
-/// Threads: one at a time. Errors: as llmar_recognize_batch; LLMAR_ERROR_INVALID_ARGUMENT (LLMAR_DECODING_GREEDY).
+/// Threads: one at a time. Errors: as llmar_recognize_batch; LLMAR_ERROR_INVALID_ARGUMENT (LLMAR_DECODING_GREEDY; a list without clips).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn llmar_recognizer_balance(
     recognizer: *mut llmar_recognizer,
@@ -121,6 +121,9 @@ pub unsafe extern "C" fn llmar_recognizer_balance(
         // SAFETY: a recognizer that is not freed yet, or NULL.
         let recognizer = unsafe { args::borrow(recognizer, "recognizer") }?;
         let mut inner = recognizer.enter()?;
+        if count == 0 && !clips.is_null() {
+            return Err(Failure::new(LLMAR_ERROR_INVALID_ARGUMENT, "clips: expected at least one, or NULL"));
+        }
         // SAFETY: NULL or as the header demands.
         let (control, clips) = unsafe { (control(call)?, args::versioned_array(clips, count, "clips")?) };
         let views = clips.iter().enumerate().map(|(i, (_, clip))| {

@@ -16,15 +16,17 @@ pub struct Balance {
 impl Balance {
     /// Of answers that rank all `labels` labels. Without answers nothing is known, and `None` comes back.
     pub fn over<'a>(labels: usize, answers: impl ExactSizeIterator<Item = &'a Ranking>) -> Option<Self> {
+        if answers.len() == 0 {
+            return None;
+        }
         let share = 1.0 / answers.len() as f64;
         let mut prior = vec![0f64; labels];
-        let any = answers.len() > 0;
         for answer in answers {
             for (score, p) in answer.top.iter().zip(&answer.probabilities) {
                 prior[score.label] += f64::from(*p) * share;
             }
         }
-        any.then_some(Self { prior })
+        Some(Self { prior })
     }
 
     /// An answer that ranks all labels, with every probability divided by the label's prior and normalised anew: the best `top_k`. Scores stay what they were.

@@ -25,6 +25,9 @@ pub fn recognize(args: &Arguments) -> Result<(), Failure> {
     }
     if let Some(file) = &args.balance {
         let others = read_clips(file)?;
+        if others.is_empty() {
+            return Err(Failure::Usage(format!("--balance: {} has no clips", file.display())));
+        }
         let views: Vec<_> = others.iter().map(OwnedClip::view).collect();
         recognizer.balance(&views, &Control::default()).map_err(|e| in_file(file, &others, 0, e))?;
     }
