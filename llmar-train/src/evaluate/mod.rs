@@ -17,7 +17,7 @@ pub use metrics::{BINS, Bin, Metrics, Sample, reliability};
 use crate::cli::{Called, EvaluateArgs, Part};
 use crate::error::{Error, Result};
 
-/// Furthest turn of a view, degrees: what the demo adapter's training clips were turned by.
+/// Furthest turn of a view, degrees: half a radian, as the training clips of the tables are turned.
 const VIEW_RANGE: f32 = 28.6;
 
 /// The outcome of one evaluation.
