@@ -2,7 +2,7 @@
 # elsewhere.sh PYTHON TRAIN BASE DATA OUT NAME SEED [SETTING...]: one row of benches/results/accuracy.md's "Other people's recordings": the demo adapter's recipe with
 # these settings of stage 1, taught by UTD-MHAD's training side, in q8 through the C ABI, asked about clips that others recorded: the classes that MSR-Action3D and
 # NW-UCLA share with it, their training sides, so that settings can be chosen. Two to three minutes on one core; finished runs are kept.
-# PART=test asks the other sides; CONFIG=demo begins with what ships instead of with utd-mhad-stage1.toml and utd-mhad-stage2.toml.
+# PART=test asks the other sides; a model.llmar that lies in OUT/NAME-SEED is asked as it is; CONFIG=demo begins with what ships instead of with utd-mhad-stage1.toml and utd-mhad-stage2.toml.
 set -euo pipefail
 python=$1 train=$2 base=$3 data=$4 out=$5 name=$6 seed=$7
 shift 7
@@ -26,12 +26,14 @@ if [ ! -s "$run/model.llmar" ]; then
   mv "$run/model.part" "$run/model.llmar"
 fi
 
-# Classes that both data sets have; MSR-Action3D's circle has no direction, and which of its punches and waves UTD-MHAD would call otherwise is not clear.
-"$train" evaluate --model "$run/model.llmar" --data "$data/msr_action3d.safetensors" --split cross_subject --only used_cvpr12 --part "$part" --json \
-  --as "high arm wave=wave" --as "hand catch=catch" --as "high throw=throw" --as "draw X=draw X" --as "hand clap=clap" --as "side boxing=boxing" \
-  --as "jogging=jog" --as "tennis swing=tennis swing" --as "tennis serve=tennis serve" --as "pickup and throw=pickup and throw" > "$run/msr-$part.json"
-"$train" evaluate --model "$run/model.llmar" --data "$data/nw_ucla.safetensors" --split cross_view --part "$part" --json \
-  --as "walk around=walk" --as "sit down=stand to sit" --as "stand up=sit to stand" --as "throw=throw" > "$run/ucla-$part.json"
+ask() { # SET SPLIT FILE [OPTION...]
+  local set=$1 split=$2 file=$3 classes
+  shift 3
+  mapfile -t classes < <("$python" "$(dirname "$0")/shared_classes.py" --as "$set")
+  "$train" evaluate --model "$run/model.llmar" --data "$data/$set.safetensors" --split "$split" --part "$part" --json "$@" "${classes[@]}" > "$file"
+}
+ask msr_action3d cross_subject "$run/msr-$part.json" --only used_cvpr12
+ask nw_ucla cross_view "$run/ucla-$part.json"
 "$python" - "$name" "$seed" "$run/msr-$part.json" "$run/ucla-$part.json" << 'PY'
 import json, pathlib, sys
 reports = [json.loads(pathlib.Path(file).read_text()) for file in sys.argv[3:]]

@@ -1,5 +1,7 @@
 #!/usr/bin/env python3
-"""shared_classes.py DATA OUT: UTD-MHAD's training clips and, as subjects of 1000 and more, what MSR-Action3D (1000) and NW-UCLA (2000) recorded of its classes,
+"""shared_classes.py --as SET: the classes that a data set shares with UTD-MHAD, as options of `llmar-train evaluate`, one a line.
+
+shared_classes.py DATA OUT: UTD-MHAD's training clips and, as subjects of 1000 and more, what MSR-Action3D (1000) and NW-UCLA (2000) recorded of its classes,
 their training sides, as one archive: `vqvae` with those subjects held out tells how well a stage 1 reads other people's recordings. Of NW-UCLA every third clip
 is taken, so that both sets weigh alike."""
 import array, sys
@@ -7,6 +9,7 @@ import array, sys
 from pool import chosen, read, write
 
 UTD = "utd_mhad", "cross_subject", [], 1
+# MSR-Action3D's circle has no direction, and which of its punches and other waves UTD-MHAD would call otherwise is not clear.
 OTHERS = [
     ("msr_action3d", "cross_subject", ["used_cvpr12=1"], 1, {
         "high arm wave": "wave", "hand catch": "catch", "high throw": "throw", "draw X": "draw X", "hand clap": "clap", "side boxing": "boxing", "jogging": "jog",
@@ -40,4 +43,8 @@ def main(data, out):
     print(f"data.validation_subjects={others}".replace(" ", ""))
 
 
-main(*sys.argv[1:])
+if sys.argv[1] == "--as":
+    called = next(called for name, *_, called in OTHERS if name == sys.argv[2])
+    print("\n".join(f"--as={theirs}={ours}" for theirs, ours in called.items()))
+else:
+    main(*sys.argv[1:])
